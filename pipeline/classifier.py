@@ -1,0 +1,173 @@
+"""What every head fits: a classifier on features, without torch, so that evaluating it takes milliseconds.
+
+Either linear layers with ReLU between them, or class means that faiss searches; before both an optional transform of the features. A file
+is a safetensors archive with one metadata key, so equal classifiers are equal bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from pipeline.files import InputError, pack_metadata, replacing, unpack_metadata
+
+SCHEMA = "tailcache-classifier-1"
+BLOCK = 4096  # rows scored at a time: the scores of a block stay in the processor's cache
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Applied to features in this order: subtract `centre` (d,), signed `power`, division by the L2 norm."""
+
+    centre: np.ndarray | None = None
+    power: float = 1.0
+    l2: bool = False
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Features (n, d) to features (n, d)."""
+        if self.centre is not None:
+            x = x - self.centre
+        if self.power != 1.0:
+            x = np.sign(x) * np.abs(x) ** np.float32(self.power)
+        if self.l2:
+            x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        return x
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A fitted classifier of c classes.
+
+    layers : pairs of weight (outputs, inputs) and bias (outputs,), applied in order with ReLU between them; the last has c outputs
+    means : (c, d) class means instead of layers, nearest one wins
+    distance : `euclidean` (score = minus the squared distance) or `cosine` (score = cosine similarity)
+    absent : (c,) bool, classes without a training image: they score minus infinity and are never predicted
+    record : what is worth knowing about the fit, as plain JSON values; `selected_on` names the split that chose a hyper-parameter
+    """
+
+    layers: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+    means: np.ndarray | None = None
+    distance: str = "euclidean"
+    transform: Transform = field(default_factory=Transform)
+    absent: np.ndarray | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def linear(cls, weight: np.ndarray, bias: np.ndarray, **others: Any) -> Classifier:
+        """One linear layer: weight (c, d), bias (c,)."""
+        return cls(layers=((np.asarray(weight, np.float32), np.asarray(bias, np.float32)),), **others)
+
+    @property
+    def classes(self) -> int:
+        return len(self.means) if self.means is not None else len(self.layers[-1][1])
+
+    @property
+    def dim(self) -> int:
+        """Width of the features that it expects."""
+        return (self.means if self.means is not None else self.layers[0][0]).shape[1]
+
+    @property
+    def weight(self) -> np.ndarray:
+        """Weight (c, d) of a single linear layer."""
+        ((weight, _),) = self.layers
+        return weight
+
+    @property
+    def bias(self) -> np.ndarray:
+        """Bias (c,) of a single linear layer."""
+        ((_, bias),) = self.layers
+        return bias
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """Scores (n, c) of features (n, d); the largest wins."""
+        x = self.transform(np.asarray(features, np.float32))
+        if self.means is None:
+            for depth, (weight, bias) in enumerate(self.layers):
+                x = (np.maximum(x, 0) if depth else x) @ weight.T + bias
+        else:
+            x = self._similarity(x)
+        if self.absent is not None:
+            x[:, self.absent] = -np.inf
+        return x
+
+    def _similarity(self, x: np.ndarray) -> np.ndarray:
+        import faiss
+
+        if self.distance == "euclidean":
+            return -faiss.pairwise_distances(x, self.means)
+        return faiss.pairwise_distances(_unit(x), _unit(self.means), faiss.METRIC_INNER_PRODUCT)
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Predicted classes (n,) int64 of features (n, d), block by block."""
+        find = self._nearest if self.means is not None else lambda block: self.scores(block).argmax(1)
+        blocks = [find(features[start : start + BLOCK]) for start in range(0, len(features), BLOCK)]
+        return np.concatenate(blocks) if blocks else np.empty(0, np.int64)
+
+    def _nearest(self, features: np.ndarray) -> np.ndarray:
+        import faiss
+
+        present = np.arange(self.classes) if self.absent is None else np.flatnonzero(~self.absent)
+        x, means = self.transform(np.asarray(features, np.float32)), self.means[present]
+        if self.distance == "cosine":
+            x, means = _unit(x), _unit(means)
+        index = (faiss.IndexFlatL2 if self.distance == "euclidean" else faiss.IndexFlatIP)(self.dim)
+        index.add(means)
+        return present[index.search(x, 1)[1][:, 0]]
+
+    def is_finite(self) -> bool:
+        """Whether every number in it is finite."""
+        numbers = [array for pair in self.layers for array in pair] + ([] if self.means is None else [self.means])
+        return all(bool(np.isfinite(array).all()) for array in numbers)
+
+    def save(self, path: Path) -> None:
+        """Write the classifier whole."""
+        tensors = {
+            f"layer{depth}.{name}": a for depth, pair in enumerate(self.layers) for name, a in zip(("weight", "bias"), pair, strict=True)
+        }
+        optional = {"means": self.means, "absent": self.absent, "centre": self.transform.centre}
+        tensors |= {name: array for name, array in optional.items() if array is not None}
+        about = {
+            "schema": SCHEMA,
+            "distance": self.distance,
+            "power": self.transform.power,
+            "l2": self.transform.l2,
+            "record": self.record,
+        }
+        with replacing(path) as temporary:
+            save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, temporary, pack_metadata(about))
+
+    @classmethod
+    def load(cls, path: Path) -> Classifier:
+        """Read a classifier.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, damaged or of another schema.
+        """
+        try:
+            with safe_open(path, "numpy") as file:
+                about = unpack_metadata(file.metadata(), path, SCHEMA)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        except FileNotFoundError:
+            raise InputError(f"{path}: not found; run `dvc repro`, or `dvc pull` first where the results are shared") from None
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path}: not a complete classifier ({error}); run `dvc repro`") from None
+        depth = sum(name.endswith(".weight") for name in tensors)
+        return cls(
+            layers=tuple((tensors[f"layer{i}.weight"], tensors[f"layer{i}.bias"]) for i in range(depth)),
+            means=tensors.get("means"),
+            distance=about["distance"],
+            transform=Transform(tensors.get("centre"), about["power"], about["l2"]),
+            absent=tensors.get("absent"),
+            record=about["record"],
+        )
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

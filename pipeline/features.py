@@ -1,0 +1,130 @@
+"""features.h5: what `extract` caches and every head reads.
+
+Layout: `/train`, `/val` (where there is one) and `/test`, each with `features (n, d) f4` (or f2) and `labels (n,) i8`; `/classifier` with
+stage one's `weight (c, d)` and `bias (c,)`. Root attributes: `schema`, `dim`, `classes`, `class_counts`. Data sets are contiguous, so a
+reader can map them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pipeline.classifier import Classifier
+from pipeline.files import InputError
+
+SCHEMA = "tailcache-features-1"
+
+
+@dataclass(frozen=True)
+class Features:
+    """One split.
+
+    features : (n, d) float32
+    labels : (n,) int64
+    classes : number of classes c
+    classifier : stage one's, where the file has it
+    source : the file, for messages
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    classes: int
+    classifier: Classifier | None = None
+    source: str = "features"
+
+    @property
+    def dim(self) -> int:
+        return self.features.shape[1]
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """Samples of each class, (c,)."""
+        return np.bincount(self.labels, minlength=self.classes)
+
+    @property
+    def absent(self) -> np.ndarray | None:
+        """(c,) bool, classes without a sample; None where there is no such class."""
+        absent = self.class_counts == 0
+        return absent if absent.any() else None
+
+    def stage_one(self, head: str) -> Classifier:
+        """Stage one's classifier, or an error that says which head cannot do without."""
+        if self.classifier is None:
+            raise InputError(f"{self.source}: has no stage-one classifier (group 'classifier'), which the head {head!r} starts from")
+        return self.classifier
+
+
+def load(path: Path, *splits: str) -> dict[str, Features | None]:
+    """Read and check splits of a features file; `val` is None where the file has none.
+
+    Raises
+    ------
+    InputError
+        One line with file, group and reason: missing, damaged, of another schema, shapes that do not fit together, NaN or infinite
+        features, labels out of range.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            if str(file.attrs.get("schema", "missing")) != SCHEMA:
+                raise InputError(f"{path}: schema is {str(file.attrs.get('schema', 'missing'))!r}, expected {SCHEMA!r}")
+            classes, dim = int(file.attrs["classes"]), int(file.attrs["dim"])
+            classifier = _classifier(path, file, classes, dim)
+            return {
+                name: None if name == "val" and name not in file else _split(path, file, name, classes, dim, classifier) for name in splits
+            }
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; run `dvc repro extract`, or `dvc pull` where the results are shared") from None
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a complete features file ({error}); run `dvc repro --force extract`") from None
+
+
+def class_counts(path: Path, classes: int) -> np.ndarray:
+    """Training samples of each class, (c,), without reading training features; they decide what is many-, medium- and few-shot.
+
+    Raises
+    ------
+    InputError
+        If the attribute `class_counts` is missing, or disagrees with the training labels.
+    """
+    with h5py.File(path, "r") as file:
+        counts = file.attrs.get("class_counts")
+        labels = file["train/labels"][:] if "train/labels" in file else None
+    if counts is None or labels is None or not np.array_equal(counts, np.bincount(labels, minlength=classes)):
+        raise InputError(f"{path}: class_counts: missing, or not the numbers of train/labels; run `dvc repro --force extract`")
+    return counts
+
+
+def _split(path: Path, file: h5py.File, name: str, classes: int, dim: int, classifier: Classifier | None) -> Features:
+    features, labels = file[f"{name}/features"], file[f"{name}/labels"][:]
+    if features.ndim != 2 or features.shape[1] != dim:
+        raise InputError(f"{path}: {name}/features: shape {features.shape}, expected (n, {dim})")
+    if labels.shape != features.shape[:1]:
+        raise InputError(f"{path}: {name}/labels: shape {labels.shape}, expected {features.shape[:1]}")
+    if labels.dtype.kind not in "iu" or features.dtype.kind != "f":
+        raise InputError(f"{path}: {name}: features are {features.dtype}, labels {labels.dtype}; expected floating point and integers")
+    if len(labels) == 0:
+        raise InputError(f"{path}: {name}: holds no sample")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise InputError(f"{path}: {name}/labels: values from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}")
+    values = features[:].astype(np.float32, copy=False)
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
+        raise InputError(f"{path}: {name}/features: NaN or infinite values, the first in row {row}")
+    return Features(values, labels.astype(np.int64, copy=False), classes, classifier, str(path))
+
+
+def _classifier(path: Path, file: h5py.File, classes: int, dim: int) -> Classifier | None:
+    if "classifier" not in file:
+        return None
+    weight, bias = file["classifier/weight"][:], file["classifier/bias"][:]
+    if weight.shape != (classes, dim) or bias.shape != (classes,):
+        raise InputError(f"{path}: classifier: shapes {weight.shape} and {bias.shape}, expected ({classes}, {dim}) and ({classes},)")
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise InputError(f"{path}: classifier: NaN or infinite values")
+    if file["classifier"].attrs.get("normalise", False):
+        raise InputError(f"{path}: classifier: a normalised one (attribute normalise), which heads cannot start from")
+    return Classifier.linear(weight, bias)

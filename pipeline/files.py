@@ -1,0 +1,82 @@
+"""Files that are either whole or not there, and the one error a user sees.
+
+Every writer of the project writes beside its target, below `data/.tmp/`, and renames: a stage killed at any moment leaves either the
+old file or none, never half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+TEMPORARY = Path("data/.tmp")
+TIMINGS = Path(".cache/timings.jsonl")
+
+
+class InputError(SystemExit):
+    """What the user gave cannot be used: ends the process with status 1 and one line that names the file or the yaml path.
+
+    A `SystemExit`, so that a stage needs no handler for it and no traceback hides the line.
+    """
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a path to write to; move what is there onto `target` once the block has ended without an exception.
+
+    The temporary name is a function of the target alone, so what a killed run left is overwritten by the next.
+    """
+    temporary = TEMPORARY / target.as_posix().strip("/").replace("/", "--")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a small text file whole."""
+    with replacing(target) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, content: Any) -> None:
+    """Write JSON whole, keys in the order given."""
+    write_text(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def note_time(stage: str, seconds: float, images: int = 0) -> None:
+    """Append how long a stage took, and over how many images, to `.cache/timings.jsonl`; the last line of a stage is its latest run.
+
+    Durations differ from run to run, so they stay out of every artefact. Heads that run side by side each append one short line.
+    """
+    TIMINGS.parent.mkdir(parents=True, exist_ok=True)
+    with TIMINGS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"stage": stage, "seconds": round(seconds, 3), "images": images}) + "\n")
+
+
+def pack_metadata(content: dict[str, Any]) -> dict[str, str]:
+    """Metadata for a safetensors file: one key, because the format writes several in random order."""
+    return {"tailcache": json.dumps(content, sort_keys=True)}
+
+
+def unpack_metadata(metadata: dict[str, str] | None, path: Path, schema: str) -> dict[str, Any]:
+    """Read what `pack_metadata` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file was not written by this project, or is of another schema.
+    """
+    content = json.loads((metadata or {}).get("tailcache", "{}"))
+    if content.get("schema") != schema:
+        raise InputError(f"{path}: schema is {content.get('schema', 'missing')!r}, expected {schema!r}: run `dvc repro`")
+    return content

@@ -1,0 +1,74 @@
+"""Augmentation of a batch on tensors: uint8 images (b, h, w, channels) in, uint8 images (b, size, size, channels) out.
+
+What is drawn comes from the generator alone, so a batch is a function of (seed, epoch, place in the epoch).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torchvision.transforms.v2.functional import InterpolationMode, resized_crop
+
+
+def none(images: torch.Tensor, size: int, generator: np.random.Generator) -> torch.Tensor:
+    """The centre, as at evaluation."""
+    return centre(images, size)
+
+
+def shift(images: torch.Tensor, size: int, generator: np.random.Generator) -> torch.Tensor:
+    """Move by at most one pixel each way; no flips, which would turn one digit into another."""
+    return _crop(centre(images, size), 1, generator)
+
+
+def plain(images: torch.Tensor, size: int, generator: np.random.Generator) -> torch.Tensor:
+    """The recipe of the CIFAR papers (LDAM-DRW): random crop after padding by size / 8 black pixels, and a random flip."""
+    return _flip(_crop(centre(images, size), size // 8, generator), generator)
+
+
+def large(images: torch.Tensor, size: int, generator: np.random.Generator) -> torch.Tensor:
+    """The ImageNet recipe (Kang et al. 2020 without colour jitter): random area and aspect, resized to `size`, and a random flip.
+
+    Area 8 to 100 %, aspect 3/4 to 4/3 (torchvision's RandomResizedCrop); a box that does not fit is cut to the image.
+    """
+    b, h, w, _ = images.shape
+    area = h * w * generator.uniform(0.08, 1, b)
+    aspect = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3), b))
+    heights = np.minimum(np.sqrt(area / aspect).round(), h).astype(int)
+    widths = np.minimum(np.sqrt(area * aspect).round(), w).astype(int)
+    tops, lefts = generator.integers(0, h - heights + 1), generator.integers(0, w - widths + 1)
+    planes = images.permute(0, 3, 1, 2)
+    crops = [
+        resized_crop(plane, top, left, height, width, [size, size], InterpolationMode.BILINEAR)
+        for plane, top, left, height, width in zip(planes, tops, lefts, heights, widths, strict=True)
+    ]
+    return _flip(torch.stack(crops).permute(0, 2, 3, 1), generator)
+
+
+def centre(images: torch.Tensor, size: int) -> torch.Tensor:
+    """The central square of `size` pixels."""
+    top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
+    return images[:, top : top + size, left : left + size]
+
+
+def _crop(images: torch.Tensor, pad: int, generator: np.random.Generator) -> torch.Tensor:
+    """Pad with black by `pad` pixels on each side and cut a random window of the old size out of every image."""
+    b, h, w, _ = images.shape
+    padded = torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad))
+    top, left = torch.from_numpy(generator.integers(0, 2 * pad + 1, (2, b, 1))).to(images.device)
+    rows, columns = (
+        top + torch.arange(h, device=images.device),
+        left + torch.arange(w, device=images.device),
+    )  # (b, h), (b, w)
+    which = torch.arange(b, device=images.device)[:, None, None]
+    return padded[which, rows[:, :, None], columns[:, None, :]]
+
+
+def _flip(images: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+    """Mirror each image with probability one half."""
+    mirrored = torch.from_numpy(generator.random(len(images)) < 0.5).to(images.device)
+    return torch.where(mirrored[:, None, None, None], images.flip(2), images)
+
+
+def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """uint8 (b, h, w, channels) to normalised float32 (b, channels, h, w) in channels-last memory; mean, std (channels,)."""
+    return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)

@@ -1,0 +1,69 @@
+"""backbone.safetensors: stage one's weights, and in the metadata the architecture that they belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import params
+from pipeline.files import InputError, pack_metadata, replacing, unpack_metadata
+
+if TYPE_CHECKING:
+    from pipeline.network import Network
+
+FILE = Path("data/backbone.safetensors")
+SCHEMA = "tailcache-backbone-1"
+
+
+def build(family: str, options: dict[str, Any], channels: int, classes: int) -> Network:
+    """A network with random weights: `family` is a module of pipeline/backbones, `options` its parameters."""
+    from pipeline.network import Network
+
+    module = params.method("backbones", family, "train.backbone.family")
+    groups, dim = module.Backbone(**options).build(channels)
+    return Network(groups, dim, classes)
+
+
+def save(network: Network, family: str, options: dict[str, Any], channels: int, path: Path = FILE) -> None:
+    """Write the network whole."""
+    from safetensors.torch import save_file
+
+    classes = network.classifier.out_features
+    about = {"schema": SCHEMA, "family": family, "options": options, "channels": channels, "classes": classes}
+    with replacing(path) as temporary:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in network.state_dict().items()},
+            temporary,
+            pack_metadata(about),
+        )
+
+
+def load(channels: int, classes: int, path: Path = FILE) -> Network:
+    """Rebuild the network, for images of that many channels and classes.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, of another schema, made for other images, or its weights do not fit its architecture.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "torch") as file:
+            about = unpack_metadata(file.metadata(), path, SCHEMA)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; run `dvc repro train`") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a complete backbone ({error}); run `dvc repro --force train`") from None
+    if (about["channels"], about["classes"]) != (channels, classes):
+        raise InputError(
+            f"{path}: made for {about['channels']} channels and {about['classes']} classes, the images have {channels} and {classes}; "
+            "run `dvc repro train`"
+        )
+    network = build(about["family"], about["options"], channels, classes)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{path}: does not fit its architecture: {' '.join(str(error).split())}") from None
+    return network

@@ -1,0 +1,64 @@
+"""MFW, major feature weakening (Ye et al. 2021, "Procrustean Training for Imbalanced Deep Learning", section 3.2, Algorithm 1).
+
+The feature of every sample behind a group is moved towards that of another sample of the batch and keeps its own label:
+z1 = (1 - λ1) g(x1) + λ1 g(x2) (Eq. 4), λ1 = s(N_y1) Beta(α, α), s(N) = 0.5 sigmoid((N - μ) / (β γ)) (Eq. 12). Major classes are moved up
+to half the way, minor classes hardly. λ is drawn for each sample; nothing is mixed at evaluation.
+
+Where the paper is silent or can be read in two ways:
+- μ and γ are "the geometric mean and standard deviation" of the class counts. `scale: geometric` takes γ = exp(std(log N)): only this
+  reading gives the paper's s(N_1) ≈ 0.5 and s(N_10) ≈ 0 on CIFAR-10-LT. `arithmetic` takes γ = std(N). Both with the population's
+  standard deviation.
+- A group is the stem or a whole stage ("the second group" = stage 1): the five positions of the paper's Table 5 are then the images, the
+  stem and the three stages of a ResNet-32.
+- α = 2 is the value of section 4, the only one given. β: 2 for long-tailed, 0.01 for step data (section 5.2).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from pipeline.params import Params
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import torch
+
+    from pipeline.network import Mix
+
+
+class Mixing(Params):
+    """after : number of groups before the mixing (2 = behind stage 1); alpha, beta, scale : see above."""
+
+    after: int = Field(2, ge=0)
+    alpha: float = Field(2.0, gt=0)
+    beta: float = Field(2.0, gt=0)
+    scale: Literal["geometric", "arithmetic"] = "geometric"
+
+    def weakening(self, class_counts: torch.Tensor) -> torch.Tensor:
+        """s(N) of Eq. 12 for each class, (c,) in [0, 0.5]."""
+        counts = class_counts.double()
+        mean = counts.log().mean().exp()
+        if self.scale == "geometric":
+            scale = counts.log().std(correction=0).exp()
+        else:
+            scale = counts.std(correction=0).clamp(min=1e-12)  # a balanced set has none: s = 0.25 everywhere
+        return (0.5 * ((counts - mean) / (self.beta * scale)).sigmoid()).float()
+
+    def build(self, class_counts: torch.Tensor) -> Callable[[torch.Tensor, np.random.Generator], Mix]:
+        """A function of labels (b,) and a generator that draws partners and weights; labels stay as they are."""
+        import torch
+
+        from pipeline.network import Mix
+
+        weakening = self.weakening(class_counts)
+
+        def draw(labels: torch.Tensor, generator: np.random.Generator) -> Mix:
+            partner = torch.from_numpy(generator.permutation(len(labels))).to(labels.device)
+            share = torch.from_numpy(generator.beta(self.alpha, self.alpha, len(labels))).to(weakening)
+            return Mix(self.after, partner, weakening[labels] * share, None)
+
+        return draw

@@ -1,0 +1,87 @@
+"""The network of stage one: an ordered sequence of groups, a global average pool and a linear classifier.
+
+"After the second group" is an index into the sequence, so every method that mixes features hooks in at one place (`Mix.after`).
+Features are the pooled outputs of the last group, after its ReLU, as in the reference code of all three papers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+
+class Mix(NamedTuple):
+    """What a mixing method drew for one batch.
+
+    after : number of groups that the batch passes before it is mixed (0 = the images themselves)
+    partner : (b,) int64, the sample that each one is mixed with
+    weight : (b,) in [0, 1], share of the partner in the mixed feature
+    label_weight : (b,) in [0, 1], share of the partner's label in the loss; None where the label stays as it is
+    """
+
+    after: int
+    partner: torch.Tensor
+    weight: torch.Tensor
+    label_weight: torch.Tensor | None
+
+
+class Network(nn.Module):
+    """Groups, global average pool, classifier.
+
+    Parameters
+    ----------
+    groups : modules applied in order; images (b, channels, h, w) become maps (b, dim, h', w')
+    dim : width of the pooled feature
+    classes : number of classes c
+    """
+
+    def __init__(self, groups: Sequence[nn.Module], dim: int, classes: int) -> None:
+        super().__init__()
+        self.groups = nn.ModuleList(groups)
+        self.classifier = nn.Linear(dim, classes)
+        nn.init.kaiming_normal_(self.classifier.weight)  # as LDAM-DRW's ResNet-32
+
+    def features(self, x: torch.Tensor, mix: Mix | None = None) -> torch.Tensor:
+        """Pooled features (b, dim) of images (b, channels, h, w)."""
+        for depth, group in enumerate(self.groups):
+            x = group(_mixed(x, mix) if mix and mix.after == depth else x)
+        if mix and mix.after == len(self.groups):
+            x = _mixed(x, mix)
+        return x.mean((2, 3))
+
+    def forward(self, x: torch.Tensor, mix: Mix | None = None) -> torch.Tensor:
+        """Logits (b, c)."""
+        return self.classifier(self.features(x, mix))
+
+
+def _mixed(x: torch.Tensor, mix: Mix) -> torch.Tensor:
+    """(1 - w) x + w x[partner]; the gradient reaches the partner too, which MFW's analysis (Eq. 9) asks for."""
+    weight = mix.weight.to(x.dtype)[:, None, None, None]
+    return x + weight * (x[mix.partner] - x)
+
+
+class Residual(nn.Module):
+    """ReLU(body(x) + shortcut(x))."""
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+class SubsampleAndPad(nn.Module):
+    """Shortcut "option A" (He et al. 2016, section 3.3): every second pixel, new channels zero. It has no parameters."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        before = (out_channels - channels) // 2
+        self.pad = (0, 0, 0, 0, before, out_channels - channels - before)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x[:, :, ::2, ::2], self.pad)

@@ -1,0 +1,53 @@
+"""What runs one head as a stage: `python -m pipeline.heads.KIND NAME`.
+
+A head is a file `pipeline/heads/KIND.py` with a class `Head` (its parameters and `fit`) whose last line calls `main(Head)`, and an entry
+under `heads:` in params.yaml. Nothing else knows of it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline import features, params
+from pipeline.files import InputError, note_time
+
+FOLDER = Path("data/heads")
+
+
+def main(head_class: Any) -> None:
+    """Fit the head that the command line names on the cached features and save its classifier to data/heads/NAME.safetensors."""
+    kind = sys.modules["__main__"].__spec__.name.rpartition(".")[2]  # of `python -m pipeline.heads.KIND`
+    tree = params.read()
+    name = asked_for(tree, kind)
+    head = params.section(tree, f"heads.{name}", head_class, without=("kind",))
+    seed = params.seed(tree, "heads")
+    splits = features.load(params.features_file(tree), "train", "val")
+
+    start = time.perf_counter()
+    classifier = head.fit(splits["train"], splits["val"], seed)
+    seconds = time.perf_counter() - start
+    if not classifier.is_finite():
+        raise InputError(
+            f"params.yaml: heads.{name}: the fit ended in NaN or infinite weights; nothing is written. Lower its rate or power"
+        )
+    target = FOLDER / f"{name}.safetensors"
+    classifier.save(target)
+    note_time(f"head@{name}", seconds)
+    print(f"{name}: {len(splits['train'].labels):,} x {splits['train'].dim} features, fitted in {seconds:.2f} s -> {target}")
+
+
+def asked_for(tree: dict[str, Any], kind: str) -> str:
+    """The head's name from the command line, checked against params.yaml and the kind that runs."""
+    names = params.head_names(tree)
+    if len(sys.argv) != 2 or sys.argv[1] not in names:
+        asked = f"no head {sys.argv[1]!r}" if len(sys.argv) == 2 else "which head?"
+        raise InputError(f"params.yaml: heads: {asked}; known: {', '.join(names)}")
+    name = sys.argv[1]
+    entry = params.at(tree, f"heads.{name}.kind")
+    params.method("heads", entry, f"heads.{name}.kind")
+    if entry != kind:
+        raise InputError(f"params.yaml: heads.{name}.kind: is {entry!r}; run `python -m pipeline.heads.{entry} {name}`")
+    return name

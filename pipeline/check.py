@@ -1,0 +1,66 @@
+"""Check all of params.yaml before a long job: `python -m pipeline.check`. Reads nothing else, imports no torch, takes a second.
+
+Every stage checks its own sections when it starts; this checks those of all stages at once, and the methods not chosen as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline import deviation, evaluate, extract, params, prepare, train
+from pipeline.files import InputError
+
+SEEDS = ("subset", "train", "heads")
+PACKAGES = {"datasets": "Dataset", "losses": "Loss", "mixing": "Mixing", "reweighting": "Reweighting"}  # section and package: its class
+SECTIONS = ("seed", "data", "train", "extract", "features", "heads", "deviation", "evaluate", *PACKAGES)
+
+
+def main() -> None:
+    tree = params.read()
+    check(tree)
+    chosen = tree["train"]
+    print(
+        f"params.yaml: all good. Data {tree['data']['name']}; stage one {chosen['loss']}, mix {chosen['mix']}, re-weighting "
+        f"{chosen['reweight']}, {chosen['epochs']} epochs; heads {', '.join(tree['heads'])}."
+    )
+
+
+def check(tree: dict[str, Any]) -> None:
+    """Check every section.
+
+    Raises
+    ------
+    InputError
+        For the first thing wrong, in the order of the stages.
+    """
+    for key in tree:
+        if key not in SECTIONS:
+            raise InputError(f"params.yaml: {key}: unknown section; known: {', '.join(SECTIONS)}")
+    for name in SEEDS:
+        params.seed(tree, name)
+    for key in tree["seed"]:
+        if key not in SEEDS:
+            raise InputError(f"params.yaml: seed.{key}: unknown key; known here: {', '.join(SEEDS)}")
+    prepare.read_params(tree)
+    train.read_params(tree)
+    for package, model in PACKAGES.items():
+        for name in params.at(tree, package):
+            where = f"{package}.{name}"
+            params.section(tree, where, getattr(params.method(package, name, where), model))
+    params.section(tree, "extract", extract.Extract)
+    params.features_file(tree)
+    check_heads(tree)
+    params.section(tree, "deviation", deviation.Deviation)
+    params.section(tree, "evaluate", evaluate.Evaluate)
+
+
+def check_heads(tree: dict[str, Any]) -> None:
+    """Check the `heads` section: names, kinds that exist, each kind's own parameters."""
+    for name in params.head_names(tree):
+        kind = params.at(tree, f"heads.{name}.kind")
+        module = params.method("heads", kind, f"heads.{name}.kind")
+        params.section(tree, f"heads.{name}", module.Head, without=("kind",))
+
+
+if __name__ == "__main__":
+    main()

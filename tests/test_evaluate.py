@@ -1,0 +1,171 @@
+"""`evaluate`, `deviation` and `check` as stages: figures, files, refusals."""
+
+import csv
+import json
+
+import h5py
+import numpy as np
+import pytest
+from sklearn.metrics import recall_score
+
+from pipeline import check, features, params
+from pipeline.classifier import Classifier
+from pipeline.files import InputError
+from tests.conftest import edit, stage
+
+HEADS = ("joint", "crt", "lws", "tau", "ncm", "afg")
+
+
+@pytest.fixture
+def fitted(workspace):
+    """Random features of 4 classes and a random classifier for each default head."""
+    rng = np.random.default_rng(0)
+    (workspace / "data").mkdir()
+    with h5py.File("data/features.h5", "w") as file:
+        file.attrs.update({"schema": features.SCHEMA, "dim": 5, "classes": 4, "class_counts": np.array([60, 51, 10, 4])})
+        for name, counts in (("train", (60, 51, 10, 4)), ("test", (20, 20, 20, 20))):
+            file[f"{name}/labels"] = np.repeat(np.arange(4), counts)
+            file[f"{name}/features"] = rng.random((sum(counts), 5), np.float32)
+    for name in HEADS:
+        Classifier.linear(rng.normal(size=(4, 5)), rng.normal(size=4) / 4, record={"selected_on": "val"}).save(
+            workspace / f"data/heads/{name}.safetensors"
+        )
+    return workspace
+
+
+def test_results_are_what_scikit_learn_says(fitted):
+    printed = stage("evaluate").stdout
+    test = features.load(fitted / "data/features.h5", "test")["test"]
+    metrics = json.loads((fitted / "data/results/metrics.json").read_text())
+    assert tuple(metrics) == HEADS
+    with h5py.File("data/predictions.h5") as file:
+        assert np.array_equal(file["labels"], test.labels)
+        for name in HEADS:
+            predicted = Classifier.load(fitted / f"data/heads/{name}.safetensors").predict(test.features)
+            assert np.array_equal(file[f"heads/{name}"], predicted)
+            recall = 100 * recall_score(test.labels, predicted, average=None)
+            figures = json.loads((fitted / f"data/results/heads/{name}.json").read_text())
+            assert list(figures) == ["many", "medium", "few", "all", "micro", "selected_on"]
+            assert figures["many"] == pytest.approx(recall[:2].mean(), abs=0.005)
+            assert figures["medium"] == pytest.approx(recall[2], abs=0.005)
+            assert figures["few"] == pytest.approx(recall[3], abs=0.005)
+            assert figures["all"] == metrics[name] == pytest.approx(recall.mean(), abs=0.005)
+            assert figures["selected_on"] == "val"
+            assert f"{figures['few']:.2f}" in next(line for line in printed.splitlines() if line.startswith(name))
+    with (fitted / "data/results/classes.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["head"] == "tau"]
+    assert [int(row["rank"]) for row in rows] == [0, 1, 2, 3]
+    assert [int(row["train_images"]) for row in rows] == [60, 51, 10, 4]
+
+
+def test_an_empty_group_is_null_and_a_dash(fitted):
+    edit(fitted / "params.yaml", "evaluate: {many: 50, few: 10}", "evaluate: {many: 1000, few: 2}")
+    printed = stage("evaluate").stdout
+    figures = json.loads((fitted / "data/results/heads/joint.json").read_text())
+    assert figures["many"] is None
+    assert figures["few"] is None
+    assert "–" in printed
+    assert "many" not in (fitted / "data/results/accuracy.csv").read_text()
+
+
+def test_twice_gives_the_same_bytes(fitted):
+    contents = []
+    for _ in range(2):
+        stage("evaluate")
+        stage("deviation")
+        contents.append({path.relative_to(fitted): path.read_bytes() for path in (fitted / "data").rglob("*") if path.is_file()})
+    assert contents[0] == contents[1]
+    assert len(contents[0]) > 12
+
+
+def test_the_results_of_a_removed_head_go(fitted):
+    stage("evaluate")
+    edit(fitted / "params.yaml", "  tau: {kind: tau, tau: 0.7}\n", "")
+    stage("evaluate")
+    assert not (fitted / "data/results/heads/tau.json").exists()
+    assert "tau" not in json.loads((fitted / "data/results/metrics.json").read_text())
+
+
+def refused(workspace, message, name="evaluate"):
+    """The stage fails with one line and leaves every file as it was."""
+    before = {path: path.read_bytes() for path in (workspace / "data").rglob("*") if path.is_file()}
+    done = stage(name, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert {path: path.read_bytes() for path in (workspace / "data").rglob("*") if path.is_file()} == before
+
+
+def test_a_missing_head_is_told_how_to_get(fitted):
+    stage("evaluate")
+    (fitted / "data/heads/lws.safetensors").unlink()
+    refused(fitted, "data/heads/lws.safetensors: not found; run `dvc repro`, or `dvc pull` first")
+
+
+def test_a_truncated_head_is_refused(fitted):
+    stage("evaluate")
+    path = fitted / "data/heads/lws.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    refused(fitted, "data/heads/lws.safetensors: not a complete classifier")
+
+
+def test_a_head_of_another_width_is_refused(fitted):
+    stage("evaluate")
+    Classifier.linear(np.ones((4, 6)), np.ones(4)).save(fitted / "data/heads/lws.safetensors")
+    message = "data/heads/lws.safetensors: made for 6 features and 4 classes, data/features.h5 has 5 and 4; run `dvc repro head@lws`"
+    refused(fitted, message)
+
+
+@pytest.mark.parametrize("name", ["evaluate", "deviation"])
+def test_unsound_features_are_refused(fitted, name):
+    with h5py.File("data/features.h5", "a") as file:
+        file["test/features"][3, 2] = np.nan
+    refused(fitted, "data/features.h5: test/features: NaN or infinite values, the first in row 3", name)
+
+
+def test_class_counts_that_disagree_with_the_labels_are_refused(fitted):
+    """They decide which classes are few-shot."""
+    with h5py.File("data/features.h5", "a") as file:
+        file.attrs["class_counts"] = np.array([60, 51, 4, 10])
+    refused(fitted, "data/features.h5: class_counts: missing, or not the numbers of train/labels")
+
+
+def test_thresholds_out_of_order_are_refused(fitted):
+    edit(fitted / "params.yaml", "many: 50, few: 10}", "many: 5, few: 10}")
+    refused(fitted, "params.yaml: evaluate: few (10) should not exceed many (5) by more than 1")
+
+
+def test_check_accepts_the_projects_parameters(workspace):
+    done = stage("check")
+    assert done.stdout.startswith("params.yaml: all good. Data digits; stage one ce")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("ratio: 50 ", "ratio: 0.5 ", "data.ratio: input should be greater than or equal to 1, got 0.5"),
+        ("name: digits ", "name: digitz ", f"data.name: no 'digitz' in pipeline/datasets/; known: {', '.join(params.known('datasets'))}"),
+        ("test_per_class: 50", "test_per_class: 0", "datasets.digits.test_per_class: input should be greater than or equal to 1, got 0"),
+        ("kind: tau,", "kind: tao,", "heads.tau.kind: no 'tao' in pipeline/heads/; known: afg, crt, joint, lws, ncm, tau"),
+        ("{kind: tau, tau: 0.7}", "{tau: 0.7}", "heads.tau.kind: missing"),
+        ("  tau: {", "  t/u: {", "heads.t/u: a head's name has letters, digits, _ and -"),
+        ("graloss: {c: 2.0,", "graloss: {c: 0.5,", "losses.graloss.c: input should be greater than 1, got 0.5"),
+        ("start: 0.8", "start: 80", "reweighting.deferred.start: input should be less than or equal to 1, got 80"),
+        ("alpha: 2.0", "alpha: 0", "mixing.mfw.alpha: input should be greater than 0, got 0"),
+        ("  ce: {}", "  cee: {}", "losses.ce: missing"),
+        ("extract: {batch: 128}", "extract: {batch: 0}", "extract.batch: input should be greater than or equal to 1, got 0"),
+        ("features: data/features.h5", "features: 3", "features: expected the path of a features file, got 3"),
+        ("deviation: {rounds: 1000}", "deviation: {rounds: 0}", "deviation.rounds: input should be greater than or equal to 1, got 0"),
+        ("subset: 0", "subset: x", "seed.subset: input should be a valid integer, got 'x'"),
+        ("seed: {subset: 0, train: 0, heads: 0}", "seed: 3", "seed: expected a mapping, got 3"),
+        ("seed: {", "seed: {sead: 1, ", "seed.sead: unknown key; known here: subset, train, heads"),
+        ("extract: {batch: 128}", "extract: {batch: 128}\nextra: 1", "extra: unknown section; known: seed, data, train"),
+    ],
+)
+def test_check_names_the_yaml_path(workspace, old, new, message):
+    edit("params.yaml", old, new)
+    with pytest.raises(InputError, match="^params.yaml: ") as caught:
+        check.check(params.read())
+    assert str(caught.value).startswith(f"params.yaml: {message}")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,209 @@
+"""What DVC runs, and what it does not, in real workspaces with real `dvc` commands."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, edit
+
+HEADS = ["joint", "crt", "lws", "tau", "ncm", "afg"]
+SHORT = {"epochs: 60": "epochs: 2", "warmup_epochs: 5": "warmup_epochs: 1", "epochs: 40": "epochs: 1", "rounds: 1000": "rounds: 10"}
+
+
+def run(workspace, *command, check=True):
+    """Run a command in a workspace, with this test's Python first on the path, and give its output."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "COLUMNS": "120", "GIT_CONFIG_GLOBAL": os.devnull}
+    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, env=environment)
+    assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def ran(output):
+    """The stages that a `dvc` command ran."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def commit(workspace):
+    run(workspace, "git", "add", "-A")
+    run(workspace, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "state", "--allow-empty")
+
+
+def clone(workspace):
+    """The project as git sees it, in a repository of its own, with training cut short; nothing has run."""
+    files = run(ROOT, "git", "ls-files", "-co", "--exclude-standard").splitlines()
+    for name in (name for name in files if name != "dvc.lock" and not name.startswith("data/results") and (ROOT / name).is_file()):
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, workspace / name)
+    for old, new in SHORT.items():
+        edit(workspace / "params.yaml", old, new)
+    run(workspace, "git", "init", "-q")
+    commit(workspace)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory):
+    """A clone in which `dvc repro` has run once."""
+    workspace = clone(tmp_path_factory.mktemp("first"))
+    output = run(workspace, "dvc", "repro")
+    stages = ran(output)
+    assert sorted(stages) == sorted(["prepare", "train", "extract", *(f"head@{name}" for name in HEADS), "deviation", "evaluate"])
+    assert output.index("'extract'") < output.index("'head@crt'") < output.index("'evaluate'")
+    commit(workspace)
+    return workspace
+
+
+@pytest.fixture
+def project(reproduced, tmp_path):
+    """A copy of it for one test."""
+    shutil.copytree(reproduced, tmp_path / "project", symlinks=True)
+    return tmp_path / "project"
+
+
+def artefacts(workspace):
+    return {
+        path.relative_to(workspace).as_posix(): path.read_bytes()
+        for path in sorted((workspace / "data").rglob("*"))
+        if path.is_file() and path.name != "README.md"
+    }
+
+
+def test_a_second_repro_runs_nothing_and_git_is_clean(project):
+    assert ran(run(project, "dvc", "repro")) == []
+    assert run(project, "git", "status", "--short") == ""
+
+
+def test_a_heads_parameter_refits_that_head_and_evaluates(project):
+    edit(project / "params.yaml", "tau: 0.7", "tau: 1.0")
+    before = artefacts(project)
+    output = run(project, "dvc", "repro")
+    assert ran(output) == ["head@tau", "evaluate"]
+    after = artefacts(project)
+    changed = {name for name in after if after[name] != before[name]}
+    assert "data/heads/tau.safetensors" in changed
+    assert not any(name.startswith("data/heads/") and "tau" not in name for name in changed)
+    assert "test accuracy in percent" in output
+
+
+def test_editing_a_heads_file_refits_that_kind_only(project):
+    with (project / "pipeline/heads/ncm.py").open("a") as file:
+        file.write("# edited\n")
+    stages = ran(run(project, "dvc", "repro"))
+    assert "head@ncm" in stages
+    assert set(stages) <= {"head@ncm", "evaluate"}
+
+
+def test_editing_a_loss_leaves_runs_of_other_losses_alone(project):
+    with (project / "pipeline/losses/graloss.py").open("a") as file:
+        file.write("# edited\n")
+    assert ran(run(project, "dvc", "repro")) == []
+
+
+def test_going_back_to_an_earlier_loss_trains_nothing(project):
+    edit(project / "params.yaml", "loss: ce ", "loss: graloss ")
+    assert ran(run(project, "dvc", "repro", "train")) == ["train"]
+    first = (project / "data/backbone.safetensors").read_bytes()
+    edit(project / "params.yaml", "loss: graloss ", "loss: ce ")
+    output = run(project, "dvc", "repro")
+    assert ran(output) == []
+    assert "Stage 'train' is cached - skipping run" in output
+    assert (project / "data/backbone.safetensors").read_bytes() != first
+
+
+def test_experiments_and_queued_sweeps_run_in_temporary_workspaces(project):
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(re.sub(r"  (crt|lws|afg): \{kind.*\n", "", text))  # fewer heads, to be quick
+    commit(project)
+    output = run(project, "dvc", "exp", "run", "--temp", "-n", "gradual", "-S", "train.loss=graloss")
+    assert {"train", "extract", "head@joint"} <= set(ran(output))
+    run(project, "dvc", "exp", "run", "--queue", "-S", "heads.tau.tau=0.5,1.0")
+    run(project, "dvc", "exp", "run", "--run-all", "-j", "1")
+    table = json.loads(run(project, "dvc", "exp", "show", "--json", "--no-pager"))
+    (experiments,) = [row["experiments"] for row in table if row["rev"] != "workspace"]
+    tried = [experiment["revs"][0]["data"] for experiment in experiments]
+    results = {
+        (e["params"]["params.yaml"]["data"]["train"]["loss"], e["params"]["params.yaml"]["data"]["heads"]["tau"]["tau"]) for e in tried
+    }
+    assert results == {("graloss", 0.7), ("ce", 0.5), ("ce", 1.0)}
+    for experiment in tried:
+        metrics = experiment["metrics"]["data/results/metrics.json"]["data"]
+        assert list(metrics) == ["joint", "tau", "ncm"]
+    assert run(project, "git", "status", "--short") == ""
+
+
+def test_a_new_variant_is_one_entry(project):
+    edit(project / "params.yaml", "  ncm: {", "  tau_one: {kind: tau, tau: 1.0}\n  ncm: {")
+    assert ran(run(project, "dvc", "repro")) == ["head@tau_one", "evaluate"]
+    assert "tau_one" in json.loads((project / "data/results/metrics.json").read_text())
+
+
+def test_two_fresh_clones_give_the_same_bytes(reproduced, tmp_path):
+    second = clone(tmp_path)
+    run(second, "dvc", "repro")
+    first, second = artefacts(reproduced), artefacts(second)
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+    assert len(first) >= 20
+
+
+def test_a_failing_head_leaves_the_last_good_results(project):
+    edit(project / "params.yaml", "tau: 0.7", "tau: -0.7")
+    before = artefacts(project)
+    output = run(project, "dvc", "repro", check=False)
+    assert "params.yaml: heads.tau.tau: input should be greater than or equal to 0, got -0.7" in output
+    assert "Traceback" not in output
+    own = before.pop("data/heads/tau.safetensors")  # DVC removes a stage's output before it runs it …
+    assert artefacts(project) == before
+    run(project, "dvc", "checkout", "head@tau")  # … and keeps it in its cache
+    assert (project / "data/heads/tau.safetensors").read_bytes() == own
+
+
+def test_a_failing_evaluate_leaves_the_last_good_results(project):
+    edit(project / "params.yaml", "many: 50, few: 10}", "many: 50, few: 100}")
+    before = artefacts(project)
+    output = run(project, "dvc", "repro", check=False)
+    assert "params.yaml: evaluate: few (100) should not exceed many (50) by more than 1" in output
+    assert artefacts(project) == before
+
+
+def test_an_unknown_loss_is_named_by_dvc(project):
+    edit(project / "params.yaml", "loss: ce ", "loss: cee ")
+    edit(project / "params.yaml", "  ce: {}", "  ce: {}\n  cee: {}")
+    output = run(project, "dvc", "repro", check=False)
+    assert "pipeline/losses/cee.py" in output
+    assert ran(output) == []
+
+
+def test_heads_run_in_parallel(project):
+    for name in ("tau", "ncm"):
+        (project / f"pipeline/heads/{name}.py").open("a").write("# edited\n")
+    run(project, "bash", "-c", "printf 'head@%s\\n' tau ncm joint crt | xargs -P4 -n1 dvc repro -s")
+    assert set(ran(run(project, "dvc", "repro"))) <= {"evaluate"}
+
+
+def test_results_travel_through_a_remote(project, tmp_path):
+    run(project, "dvc", "remote", "add", "-d", "lab", str(tmp_path / "remote"))
+    commit(project)
+    run(project, "dvc", "push", "--run-cache")
+    run(tmp_path, "git", "clone", "-q", str(project), "copy")
+    run(tmp_path / "copy", "dvc", "pull", "--run-cache")
+    assert ran(run(tmp_path / "copy", "dvc", "repro")) == []
+    edit(tmp_path / "copy/params.yaml", "tau: 0.7", "tau: 1.0")
+    assert ran(run(tmp_path / "copy", "dvc", "repro")) == ["head@tau", "evaluate"]
+
+
+def test_plots_have_data(project):
+    content = json.loads(run(project, "dvc", "plots", "show", "--json").splitlines()[-1])
+    plots = content.get("data", content)
+    assert set(plots) == {"Training", "Training loss", "Accuracy by head and split", "Accuracy over class rank", "Feature deviation"}
+    bars = plots["Accuracy by head and split"][0]["content"]
+    assert bars["encoding"]["x"]["scale"]["domain"] == [0, 100]  # bars begin at zero
+    assert {row["split"] for row in bars["data"]["values"]} == {"all", "many", "medium", "few"}
+    assert {row["head"] for row in bars["data"]["values"]} == set(HEADS)

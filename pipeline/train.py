@@ -201,8 +201,11 @@ def learning_rate(train: Train, epoch: float) -> float:
 
 def batches(train: Train, labels: np.ndarray, epoch: int, seed: int) -> list[np.ndarray]:
     """The epoch's batches, each of indices into the training images; a function of (seed, epoch)."""
-    n, generator = len(labels), np.random.default_rng([seed, epoch, 0])
-    order = class_balanced(labels, n, generator) if train.sampler == "class_balanced" else generator.permutation(n)
+    n = len(labels)
+    if train.sampler == "class_balanced":  # a cut of one draw for the whole run: the cycles go on from epoch to epoch
+        order = class_balanced(labels, train.epochs * n, np.random.default_rng([seed, 0]))[epoch * n : (epoch + 1) * n]
+    else:
+        order = np.random.default_rng([seed, epoch, 0]).permutation(n)
     return [rows for rows in np.split(order, range(train.batch, n, train.batch)) if len(rows) > 1]
 
 

@@ -61,8 +61,11 @@ def test_a_last_batch_of_one_image_is_left_out(workspace):
 
 def test_class_balanced_batches(workspace):
     labels = np.repeat([0, 1, 2], [90, 9, 1])
-    rows = np.concatenate(train.batches(method(sampler="class_balanced").train, labels, 0, 0))
-    assert np.ptp(np.bincount(labels[rows])) <= 4
+    section = method(sampler="class_balanced", epochs=6).train
+    epochs = [np.concatenate(train.batches(section, labels, epoch, 0)) for epoch in range(6)]
+    assert np.ptp(np.bincount(labels[epochs[0]])) <= 4
+    drawn = np.bincount(np.concatenate(epochs), minlength=100)
+    assert set(drawn[:90]) == {2, 3}  # over the whole run every image of the largest class is drawn alike
 
 
 CHOICES = [

@@ -106,5 +106,8 @@ def test_the_start_is_two_commands():
         assert command == f"python3 -m venv .venv && . .venv/bin/activate && {end}"
 
 
-def test_no_line_is_too_wide_to_read():
-    assert max(map(len, README.splitlines())) <= 150
+def test_the_table_of_experiments_fits_120_columns():
+    table = re.search(r"\$ dvc exp show[^\n]*\n(.*?)```", README, re.DOTALL)[1]
+    assert max(map(len, table.splitlines())) <= 120
+    assert "…" not in table
+    assert all(f" {name} " in table for name in params.read(ROOT / "params.yaml")["heads"])

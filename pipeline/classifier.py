@@ -35,7 +35,7 @@ class Transform:
         if self.power != 1.0:
             x = np.sign(x) * np.abs(x) ** np.float32(self.power)
         if self.l2:
-            x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+            x = _unit(x)
         return x
 
 

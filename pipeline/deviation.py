@@ -13,7 +13,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from pipeline import features, params
-from pipeline.files import write_json, write_text
+from pipeline.files import write_csv, write_json
 from pipeline.metrics import feature_deviation
 
 RESULTS = Path("data/results")
@@ -39,8 +39,8 @@ def main() -> None:
         feature_deviation(train.features[train.labels == k], test.features[test.labels == k], size, rounds, generator)
         for k in tqdm(measured, "deviation", unit="class", disable=None, leave=False)
     ]
-    rows = [f"{k},{counts[k]},{value:.6f}" for k, value in zip(measured, values, strict=True)]
-    write_text(RESULTS / "deviation.csv", "\n".join(["class,train_images,deviation", *rows]) + "\n")
+    rows = [{"class": k, "train_images": counts[k], "deviation": f"{value:.6f}"} for k, value in zip(measured, values, strict=True)]
+    write_csv(RESULTS / "deviation.csv", rows)
     write_json(RESULTS / "deviation.json", {"deviation": round(float(np.mean(values)), 4)})
     print(f"deviation: {np.mean(values):.3f} on average over {len(measured)} classes, {rounds} draws of {size} images -> {RESULTS}")
 

@@ -6,8 +6,6 @@ results as they are.
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +15,7 @@ from pydantic import Field, model_validator
 
 from pipeline import features, metrics, params
 from pipeline.classifier import Classifier
-from pipeline.files import InputError, replacing, write_json, write_text
+from pipeline.files import InputError, replacing, write_csv, write_json
 
 HEADS = Path("data/heads")
 RESULTS = Path("data/results")
@@ -101,15 +99,6 @@ def write(results: dict[str, Result], labels: np.ndarray, counts: np.ndarray) ->
         if old.stem not in results:
             old.unlink()
     write_json(RESULTS / "metrics.json", {name: result.figures["all"] for name, result in results.items()})
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows of equal keys."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def table(results: dict[str, Result], members: dict[str, np.ndarray]) -> str:

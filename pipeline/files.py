@@ -6,6 +6,8 @@ old file or none, never half of one.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -51,6 +53,15 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, content: Any) -> None:
     """Write JSON whole, keys in the order given."""
     write_text(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(target: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows of equal keys whole, under a line of these keys; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(target, text.getvalue())
 
 
 def note_time(stage: str, seconds: float, images: int = 0) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from pipeline.calibration import ClassGaussians, Support, calibrated_mean, calibrated_noise, support
 from pipeline.features import Features
+from pipeline.sampling import by_class
 from pipeline.sgd import to_device
 
 
@@ -26,9 +27,8 @@ def balanced_plan(labels: np.ndarray, rng: np.random.Generator) -> Plan:
     A class's generated ones are spread over its samples as evenly as can be; which samples get one more is drawn.
     """
     counts = np.bincount(labels)
-    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
     samples = [np.arange(len(labels))]
-    for members in by_class:
+    for members in by_class(labels, len(counts)):
         if len(members):
             gap = counts.max() - len(members)
             samples.append(np.resize(rng.permutation(members), gap))

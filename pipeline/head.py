@@ -47,7 +47,7 @@ def asked_for(tree: dict[str, Any], kind: str) -> str:
         raise InputError(f"params.yaml: heads: {asked}; known: {', '.join(names)}")
     name = sys.argv[1]
     entry = params.at(tree, f"heads.{name}.kind")
-    params.method("heads", entry, f"heads.{name}.kind")
     if entry != kind:
+        params.method("heads", entry, f"heads.{name}.kind")  # of an unknown kind that is the thing to say
         raise InputError(f"params.yaml: heads.{name}.kind: is {entry!r}; run `python -m pipeline.heads.{entry} {name}`")
     return name

@@ -5,6 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 
+def by_class(labels: np.ndarray, classes: int = 0) -> list[np.ndarray]:
+    """Indices into `labels` of each class, in order: an array a class, empty for one without a sample, and at least `classes` of them."""
+    return np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=classes))[:-1])
+
+
 def class_balanced(labels: np.ndarray, draws: int, generator: np.random.Generator, each: int = 4) -> np.ndarray:
     """Draw every class equally often, and every image of a class equally often.
 
@@ -20,15 +25,13 @@ def class_balanced(labels: np.ndarray, draws: int, generator: np.random.Generato
     -------
     (draws,) indices into `labels`
     """
-    present, counts = np.unique(labels, return_counts=True)
+    members = [rows for rows in by_class(labels) if len(rows)]  # of the classes that have any
     visits = -(-draws // each)
-    rounds = np.tile(np.arange(len(present)), (-(-visits // len(present)), 1))
+    rounds = np.tile(np.arange(len(members)), (-(-visits // len(members)), 1))
     classes = np.repeat(generator.permuted(rounds, axis=1).ravel()[:visits], each)[:draws]
 
-    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
-    places = np.split(np.argsort(classes, kind="stable"), np.cumsum(np.bincount(classes, minlength=len(present)))[:-1])
     drawn = np.empty(draws, np.int64)
-    for mine, where in zip(members, places, strict=True):
+    for mine, where in zip(members, by_class(classes, len(members)), strict=True):
         cycles = np.tile(mine, (-(-len(where) // len(mine)), 1))
         drawn[where] = generator.permuted(cycles, axis=1).ravel()[: len(where)]
     return drawn

@@ -7,10 +7,9 @@ epochs: epoch / epochs, in [0, 1).
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -18,7 +17,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from pipeline import backbone, params
-from pipeline.files import InputError, note_time, write_text
+from pipeline.files import InputError, note_time, write_csv
 from pipeline.sampling import class_balanced
 
 if TYPE_CHECKING:
@@ -145,19 +144,19 @@ def fit(method: Method, data: ImageSet, seed: int) -> tuple[Network, list[dict[s
     objective = Objective(network, data, method.loss, method.mixing, method.reweighting, augmentation, bf16)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9, weight_decay=train.weight_decay)
 
-    curve = []
+    batches_of, curve = batches(train, data.train.labels, seed), []
     with tqdm(total=train.epochs * len(data.train.labels), unit="img", unit_scale=True, disable=None, leave=False) as bar:
         for epoch in range(train.epochs):
-            row = run_epoch(epoch, train, data, objective, optimiser, seed, bar)
+            row = run_epoch(epoch, batches_of(epoch), train, objective, optimiser, seed, bar)
             val = None if data.val is None else 100 * inference.accuracy(network, data.val, data, train.batch)
             curve.append({**row, "val_accuracy": val})
     return network.eval().cpu(), curve
 
 
 def run_epoch(
-    epoch: int, train: Train, data: ImageSet, objective: Objective, optimiser: torch.optim.Optimizer, seed: int, bar: tqdm
+    epoch: int, epoch_batches: list[np.ndarray], train: Train, objective: Objective, optimiser: torch.optim.Optimizer, seed: int, bar: tqdm
 ) -> dict[str, float]:
-    """One pass over the training set; its row of the curve.
+    """One pass over the training set in these batches; its row of the curve.
 
     Raises
     ------
@@ -166,10 +165,9 @@ def run_epoch(
     """
     objective.network.train()
     generator = np.random.default_rng([seed, epoch, 1])
-    rows_of = batches(train, data.train.labels, epoch, seed)
     loss, right, seen = 0.0, 0, 0
-    for place, rows in enumerate(rows_of):
-        lr = learning_rate(train, epoch + (place + 0.5) / len(rows_of))  # its middle: neither end of the schedule is a step of rate 0
+    for place, rows in enumerate(epoch_batches):
+        lr = learning_rate(train, epoch + (place + 0.5) / len(epoch_batches))  # its middle: neither end of the schedule is a step of rate 0
         for group in optimiser.param_groups:
             group["lr"] = lr
         optimiser.zero_grad(set_to_none=True)
@@ -199,23 +197,22 @@ def learning_rate(train: Train, epoch: float) -> float:
     return train.lr * 0.5 * (1 + math.cos(math.pi * (epoch - train.warmup_epochs) / (train.epochs - train.warmup_epochs)))
 
 
-def batches(train: Train, labels: np.ndarray, epoch: int, seed: int) -> list[np.ndarray]:
-    """The epoch's batches, each of indices into the training images; a function of (seed, epoch)."""
+def batches(train: Train, labels: np.ndarray, seed: int) -> Callable[[int], list[np.ndarray]]:
+    """A function of the epoch that gives its batches, each of indices into the training images."""
     n = len(labels)
-    if train.sampler == "class_balanced":  # a cut of one draw for the whole run: the cycles go on from epoch to epoch
-        order = class_balanced(labels, train.epochs * n, np.random.default_rng([seed, 0]))[epoch * n : (epoch + 1) * n]
-    else:
-        order = np.random.default_rng([seed, epoch, 0]).permutation(n)
-    return [rows for rows in np.split(order, range(train.batch, n, train.batch)) if len(rows) > 1]
+    if train.sampler == "class_balanced":  # one draw for the whole run: the cycles go on from epoch to epoch
+        drawn = class_balanced(labels, train.epochs * n, np.random.default_rng([seed, 0])).reshape(train.epochs, n)
+
+    def of(epoch: int) -> list[np.ndarray]:
+        order = drawn[epoch] if train.sampler == "class_balanced" else np.random.default_rng([seed, epoch, 0]).permutation(n)
+        return [rows for rows in np.split(order, range(train.batch, n, train.batch)) if len(rows) > 1]
+
+    return of
 
 
 def write_curve(curve: list[dict[str, float | None]]) -> None:
     """Write training.csv, one row an epoch."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, curve[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: None if value is None else round(value, 6) for key, value in row.items()} for row in curve)
-    write_text(CURVE, text.getvalue())
+    write_csv(CURVE, [{key: None if value is None else round(value, 6) for key, value in row.items()} for row in curve])
 
 
 if __name__ == "__main__":

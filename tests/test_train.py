@@ -46,7 +46,7 @@ def test_steps_are_those_of_ldam_drw(workspace):
 
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(workspace):
     section, labels = method(batch=32).train, np.zeros(101, int)
-    epochs = [train.batches(section, labels, epoch, seed=4) for epoch in (0, 0, 1)]
+    epochs = [train.batches(section, labels, seed=4)(epoch) for epoch in (0, 0, 1)]
     for batches in epochs:
         assert sorted(np.concatenate(batches)) == list(range(101))
         assert [len(rows) for rows in batches] == [32, 32, 32, 5]
@@ -55,14 +55,14 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(workspace):
 
 
 def test_a_last_batch_of_one_image_is_left_out(workspace):
-    batches = train.batches(method(batch=25).train, np.zeros(101, int), 0, 0)
+    batches = train.batches(method(batch=25).train, np.zeros(101, int), 0)(0)
     assert [len(rows) for rows in batches] == [25, 25, 25, 25]
 
 
 def test_class_balanced_batches(workspace):
     labels = np.repeat([0, 1, 2], [90, 9, 1])
     section = method(sampler="class_balanced", epochs=6).train
-    epochs = [np.concatenate(train.batches(section, labels, epoch, 0)) for epoch in range(6)]
+    epochs = [np.concatenate(train.batches(section, labels, 0)(epoch)) for epoch in range(6)]
     assert np.ptp(np.bincount(labels[epochs[0]])) <= 4
     drawn = np.bincount(np.concatenate(epochs), minlength=100)
     assert set(drawn[:90]) == {2, 3}  # over the whole run every image of the largest class is drawn alike

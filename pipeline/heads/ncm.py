@@ -14,6 +14,7 @@ from pipeline.classifier import Classifier, Transform
 from pipeline.features import Features
 from pipeline.head import main
 from pipeline.params import Params
+from pipeline.sampling import by_class
 
 
 class Head(Params):
@@ -26,10 +27,8 @@ class Head(Params):
         """Average the transformed features of each class."""
         centre = train.features.mean(0, dtype=np.float64).astype(np.float32) if self.transform == "centred_l2" else None
         transform = Transform(centre, l2=self.transform != "raw")
-        by_class = np.argsort(train.labels, kind="stable")
-        rows = np.split(by_class, np.cumsum(train.class_counts)[:-1])
         means = np.zeros((train.classes, train.dim), np.float32)
-        for k, members in enumerate(rows):
+        for k, members in enumerate(by_class(train.labels, train.classes)):
             if len(members):
                 means[k] = transform(train.features[members]).mean(0, dtype=np.float64)
         return Classifier(means=means, distance=self.distance, transform=transform, absent=train.absent)

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torchvision.transforms.v2.functional import InterpolationMode, resized_crop
 
+from pipeline.autoaugment import apply_policy
+from pipeline.inference import centre
+
 
 def none(images: torch.Tensor, size: int, generator: np.random.Generator) -> torch.Tensor:
     """The centre, as at evaluation."""
@@ -23,6 +26,14 @@ def shift(images: torch.Tensor, size: int, generator: np.random.Generator) -> to
 def plain(images: torch.Tensor, size: int, generator: np.random.Generator) -> torch.Tensor:
     """The recipe of the CIFAR papers (LDAM-DRW): random crop after padding by size / 8 black pixels, and a random flip."""
     return _flip(_crop(centre(images, size), size // 8, generator), generator)
+
+
+def autoaugment(images: torch.Tensor, size: int, generator: np.random.Generator) -> torch.Tensor:
+    """The recipe of Balanced Softmax (Ren et al. 2020), which GLAG follows: `plain`, AutoAugment's policy for CIFAR-10, Cutout.
+
+    Cutout (DeVries and Taylor 2017) covers half the side, 16 pixels of 32, with black: the recipe cuts before it normalises.
+    """
+    return _cut_out(apply_policy(plain(images, size, generator), generator), size // 2, generator)
 
 
 def large(images: torch.Tensor, size: int, generator: np.random.Generator) -> torch.Tensor:
@@ -44,21 +55,12 @@ def large(images: torch.Tensor, size: int, generator: np.random.Generator) -> to
     return _flip(torch.stack(crops).permute(0, 2, 3, 1), generator)
 
 
-def centre(images: torch.Tensor, size: int) -> torch.Tensor:
-    """The central square of `size` pixels."""
-    top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
-    return images[:, top : top + size, left : left + size]
-
-
 def _crop(images: torch.Tensor, pad: int, generator: np.random.Generator) -> torch.Tensor:
     """Pad with black by `pad` pixels on each side and cut a random window of the old size out of every image."""
     b, h, w, _ = images.shape
     padded = torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad))
     top, left = torch.from_numpy(generator.integers(0, 2 * pad + 1, (2, b, 1))).to(images.device)
-    rows, columns = (
-        top + torch.arange(h, device=images.device),
-        left + torch.arange(w, device=images.device),
-    )  # (b, h), (b, w)
+    rows, columns = top + torch.arange(h, device=images.device), left + torch.arange(w, device=images.device)  # (b, h), (b, w)
     which = torch.arange(b, device=images.device)[:, None, None]
     return padded[which, rows[:, :, None], columns[:, None, :]]
 
@@ -69,6 +71,11 @@ def _flip(images: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
     return torch.where(mirrored[:, None, None, None], images.flip(2), images)
 
 
-def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """uint8 (b, h, w, channels) to normalised float32 (b, channels, h, w) in channels-last memory; mean, std (channels,)."""
-    return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+def _cut_out(images: torch.Tensor, side: int, generator: np.random.Generator) -> torch.Tensor:
+    """Blacken a square of that side, centred anywhere in the image and clipped at its border."""
+    b, h, w, _ = images.shape
+    y, x = (torch.from_numpy(generator.integers(0, length, (b, 1))).to(images.device) for length in (h, w))
+    rows, columns = torch.arange(h, device=images.device), torch.arange(w, device=images.device)
+    in_rows = (rows >= y - side // 2) & (rows < y + side // 2)  # (b, h)
+    in_columns = (columns >= x - side // 2) & (columns < x + side // 2)  # (b, w)
+    return torch.where((in_rows[:, :, None] & in_columns[:, None, :])[..., None], 0, images)

@@ -64,7 +64,7 @@ def write(path: Path, network: Network, data: ImageSet, batch: int) -> None:
             features = file.create_dataset(f"{name}/features", (len(split.labels), dim), "f4")
             done = 0
             with tqdm(total=len(split.labels), desc=f"extract {name}", unit="img", disable=None, leave=False) as bar:
-                for block in feature_blocks(network, split, data, batch, device()):
+                for block in feature_blocks(network, split, data, batch):
                     features[done : done + len(block)] = finite(block.cpu().numpy(), name, done)
                     done += len(block)
                     bar.update(len(block))

@@ -1,4 +1,4 @@
-"""The frozen network over a split of images, block by block."""
+"""How images enter the network outside of training: centre, normalisation, evaluation mode, block by block."""
 
 from __future__ import annotations
 
@@ -8,32 +8,51 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pipeline import augment
-
 if TYPE_CHECKING:
     from pipeline.images import Images, ImageSet
     from pipeline.network import Network
 
 
 def statistics(data: ImageSet, place: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation for `augment.normalise`, each (channels,) float32."""
+    """Mean and standard deviation for `normalise`, each (channels,) float32."""
     return tuple(torch.as_tensor(x, dtype=torch.float32, device=place) for x in (data.mean, data.std))
 
 
-def feature_blocks(network: Network, split: Images, data: ImageSet, batch: int, place: torch.device) -> Iterator[torch.Tensor]:
-    """Pooled features (b, dim) of all images of a split, in order, `batch` at a time; evaluation mode, no augmentation."""
+def centre(images: torch.Tensor, size: int) -> torch.Tensor:
+    """The central square of `size` pixels of images (b, h, w, channels)."""
+    top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
+    return images[:, top : top + size, left : left + size]
+
+
+def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """uint8 (b, h, w, channels) to normalised float32 (b, channels, h, w) in channels-last memory; mean, std (channels,)."""
+    return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def feature_blocks(
+    network: Network, split: Images, data: ImageSet, batch: int, bf16: bool = False, rows: np.ndarray | None = None
+) -> Iterator[torch.Tensor]:
+    """Pooled features (b, dim) float32 of a split's images, `batch` at a time; evaluation mode, no augmentation.
+
+    bf16 : run under bfloat16 autocast
+    rows : (n,) indices of the images wanted, in that order; all of them by default
+    """
     network.eval()
+    place = next(network.parameters()).device
     mean, std = statistics(data, place)
-    for start in range(0, len(split.labels), batch):
-        pixels = torch.from_numpy(np.array(split.images[start : start + batch])).to(place)
-        with torch.inference_mode():
-            yield network.features(augment.normalise(augment.centre(pixels, data.image_size), mean, std))
+    for start in range(0, len(split.labels) if rows is None else len(rows), batch):
+        some = slice(start, start + batch)
+        pixels = torch.from_numpy(np.array(split.images[some if rows is None else rows[some]])).to(place)
+        with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=bf16):
+            features = network.features(normalise(centre(pixels, data.image_size), mean, std))
+        yield features.float()
 
 
-def accuracy(network: Network, split: Images, data: ImageSet, batch: int) -> float:
+def accuracy(network: Network, split: Images, data: ImageSet, batch: int, bf16: bool = False) -> float:
     """Share of a split's images that are classified right, a fraction."""
-    blocks = feature_blocks(network, split, data, batch, next(network.parameters()).device)
-    predicted = np.concatenate([network.classifier(block).argmax(1).cpu().numpy() for block in blocks])
+    blocks = feature_blocks(network, split, data, batch, bf16)
+    with torch.inference_mode():
+        predicted = np.concatenate([network.classifier(block).argmax(1).cpu().numpy() for block in blocks])
     return float((predicted == split.labels).mean())
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from pipeline import augment
-from pipeline.inference import statistics
+from pipeline.inference import normalise, statistics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +49,7 @@ class Objective:
         """Loss of the training images `rows` (b,) at a training progress in [0, 1); the generator draws augmentation and mixing."""
         pixels = torch.from_numpy(self.data.train.images[rows]).to(self.device)
         labels = torch.from_numpy(self.data.train.labels[rows]).to(self.device)
-        images = augment.normalise(self.augmentation(pixels, self.data.image_size, generator), self.mean, self.std)
+        images = normalise(self.augmentation(pixels, self.data.image_size, generator), self.mean, self.std)
         mix = self.mix_of(labels, generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.network(images, mix)

@@ -50,7 +50,7 @@ class Train(params.Params):
     mix: str
     reweight: str
     sampler: Literal["instance", "class_balanced"]
-    augment: Literal["none", "shift", "plain", "large"]
+    augment: Literal["none", "shift", "plain", "large", "autoaugment"]
     epochs: int = Field(ge=1)
     batch: int = Field(ge=2)
     lr: float = Field(gt=0)
@@ -85,6 +85,10 @@ def main() -> None:
     data = images.load()
     if len(data.train.labels) < 2:
         raise InputError(f"{images.FILE}: holds a single training image; stage one needs at least two")
+    if method.train.augment == "autoaugment" and data.channels != 3:
+        raise InputError(
+            "params.yaml: train.augment: 'autoaugment' is a policy for colour images, and these are grey; try 'shift' or 'plain'"
+        )
     start = time.perf_counter()
     network, curve = fit(method, data, seed)
     seconds = time.perf_counter() - start

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from pipeline import augment
+from pipeline import augment, inference
 
 
 def images(b=64, side=12, channels=3, seed=0):
@@ -60,7 +60,7 @@ def test_none_is_the_centre():
 
 def test_normalise_is_torchvisions():
     x, mean, std = images(), torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
-    y = augment.normalise(x, mean, std)
+    y = inference.normalise(x, mean, std)
     scaled = reference.to_dtype(x.permute(0, 3, 1, 2), torch.float32, scale=True)
     torch.testing.assert_close(y, reference.normalize(scaled, mean.tolist(), std.tolist()))
     assert y.is_contiguous(memory_format=torch.channels_last)

@@ -204,7 +204,7 @@ def test_a_backbone_of_other_classes_is_refused(digits, workspace):
         (("lr: 0.1\n", "lr: fast\n"), "params.yaml: train.lr: input should be a valid number, got 'fast'"),
         (
             ("augment: shift", "augment: flip"),
-            "params.yaml: train.augment: input should be 'none', 'shift', 'plain' or 'large', got 'flip'",
+            "params.yaml: train.augment: input should be 'none', 'shift', 'plain', 'large' or 'autoaugment', got 'flip'",
         ),
         (("batch: 32\n", "batches: 32\n"), "params.yaml: train.b"),
         (("train: 0, heads", "train: -1, heads"), "params.yaml: seed.train: input should be greater than or equal to 0, got -1"),

@@ -12,24 +12,33 @@ if TYPE_CHECKING:
     from pipeline.network import Network
 
 FILE = Path("data/backbone.safetensors")
-SCHEMA = "tailcache-backbone-1"
+SCHEMA = "tailcache-backbone-2"
 
 
-def build(family: str, options: dict[str, Any], channels: int, classes: int) -> Network:
-    """A network with random weights: `family` is a module of pipeline/backbones, `options` its parameters."""
+def build(family: str, options: dict[str, Any], channels: int, classes: int, cosine_scale: float | None = None) -> Network:
+    """A network with random weights: `family` is a module of pipeline/backbones, `options` its parameters.
+
+    `cosine_scale` is None for a linear classifier, and what a cosine classifier multiplies its cosines by.
+    """
     from pipeline.network import Network
 
     module = params.method("backbones", family, "train.backbone.family")
     groups, dim = module.Backbone(**options).build(channels)
-    return Network(groups, dim, classes)
+    return Network(groups, dim, classes, cosine_scale)
 
 
 def save(network: Network, family: str, options: dict[str, Any], channels: int, path: Path = FILE) -> None:
     """Write the network whole."""
     from safetensors.torch import save_file
 
-    classes = network.classifier.out_features
-    about = {"schema": SCHEMA, "family": family, "options": options, "channels": channels, "classes": classes}
+    about = {
+        "schema": SCHEMA,
+        "family": family,
+        "options": options,
+        "channels": channels,
+        "classes": network.classifier.out_features,
+        "cosine_scale": network.cosine_scale,
+    }
     with replacing(path) as temporary:
         save_file(
             {name: tensor.contiguous() for name, tensor in network.state_dict().items()},
@@ -61,7 +70,7 @@ def load(channels: int, classes: int, path: Path = FILE) -> Network:
             f"{path}: made for {about['channels']} channels and {about['classes']} classes, the images have {channels} and {classes}; "
             "run `dvc repro train`"
         )
-    network = build(about["family"], about["options"], channels, classes)
+    network = build(about["family"], about["options"], channels, classes, about["cosine_scale"])
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -69,10 +69,11 @@ def write(path: Path, network: Network, data: ImageSet, batch: int) -> None:
                     done += len(block)
                     bar.update(len(block))
             file[f"{name}/labels"] = split.labels
+        cosine = network.cosine_scale is not None
         file["classifier/weight"] = network.classifier.weight.detach().cpu().numpy()
-        file["classifier/bias"] = network.classifier.bias.detach().cpu().numpy()
-        file["classifier"].attrs["normalise"] = False
-        file["classifier"].attrs["scale"] = 1.0
+        file["classifier/bias"] = np.zeros(data.classes, "f4") if cosine else network.classifier.bias.detach().cpu().numpy()
+        file["classifier"].attrs["normalise"] = cosine
+        file["classifier"].attrs["scale"] = network.cosine_scale if cosine else 1.0
 
 
 def finite(block: np.ndarray, split: str, start: int) -> np.ndarray:

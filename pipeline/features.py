@@ -1,19 +1,20 @@
 """features.h5: what `extract` caches and every head reads.
 
 Layout: `/train`, `/val` (where there is one) and `/test`, each with `features (n, d) f4` (or f2) and `labels (n,) i8`; `/classifier` with
-stage one's `weight (c, d)` and `bias (c,)`. Root attributes: `schema`, `dim`, `classes`, `class_counts`. Data sets are contiguous, so a
+stage one's `weight (c, d)` and `bias (c,)`, and attributes `normalise` and `scale`: where it normalises, its logits are `scale` times the
+cosines between weights and features. Root attributes: `schema`, `dim`, `classes`, `class_counts`. Data sets are contiguous, so a
 reader can map them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from pipeline.classifier import Classifier
+from pipeline.classifier import Classifier, Transform
 from pipeline.files import InputError
 
 SCHEMA = "tailcache-features-1"
@@ -56,6 +57,10 @@ class Features:
         if self.classifier is None:
             raise InputError(f"{self.source}: has no stage-one classifier (group 'classifier'), which the head {head!r} starts from")
         return self.classifier
+
+    def seen_by(self, classifier: Classifier) -> Features:
+        """The same samples as the classifier's layers see them: behind its transform, which a cosine classifier has."""
+        return replace(self, features=classifier.transform(self.features))
 
 
 def load(path: Path, *splits: str) -> dict[str, Features | None]:
@@ -125,6 +130,7 @@ def _classifier(path: Path, file: h5py.File, classes: int, dim: int) -> Classifi
         raise InputError(f"{path}: classifier: shapes {weight.shape} and {bias.shape}, expected ({classes}, {dim}) and ({classes},)")
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         raise InputError(f"{path}: classifier: NaN or infinite values")
-    if file["classifier"].attrs.get("normalise", False):
-        raise InputError(f"{path}: classifier: a normalised one (attribute normalise), which heads cannot start from")
-    return Classifier.linear(weight, bias)
+    if not file["classifier"].attrs.get("normalise", False):
+        return Classifier.linear(weight, bias)
+    norms = np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), 1e-12)
+    return Classifier.linear(float(file["classifier"].attrs["scale"]) * weight / norms, bias, transform=Transform(l2=True))

@@ -1,4 +1,4 @@
-"""The network of stage one: an ordered sequence of groups, a global average pool and a linear classifier.
+"""The network of stage one: an ordered sequence of groups, a global average pool and a classifier, linear or (for LDAM) a cosine.
 
 "After the second group" is an index into the sequence, so every method that mixes features hooks in at one place (`Mix.after`).
 Features are the pooled outputs of the last group, after its ReLU, as in the reference code of all three papers.
@@ -36,13 +36,18 @@ class Network(nn.Module):
     groups : modules applied in order; images (b, channels, h, w) become maps (b, dim, h', w')
     dim : width of the pooled feature
     classes : number of classes c
+    cosine_scale : what a cosine classifier multiplies its cosines by; None for a linear one
     """
 
-    def __init__(self, groups: Sequence[nn.Module], dim: int, classes: int) -> None:
+    def __init__(self, groups: Sequence[nn.Module], dim: int, classes: int, cosine_scale: float | None = None) -> None:
         super().__init__()
         self.groups = nn.ModuleList(groups)
-        self.classifier = nn.Linear(dim, classes)
-        nn.init.kaiming_normal_(self.classifier.weight)  # as LDAM-DRW's ResNet-32
+        self.cosine_scale = cosine_scale
+        if cosine_scale is None:
+            self.classifier = nn.Linear(dim, classes)
+            nn.init.kaiming_normal_(self.classifier.weight)  # as LDAM-DRW's ResNet-32
+        else:
+            self.classifier = Cosine(dim, classes, cosine_scale)
 
     def features(self, x: torch.Tensor, mix: Mix | None = None) -> torch.Tensor:
         """Pooled features (b, dim) of images (b, channels, h, w)."""
@@ -55,6 +60,19 @@ class Network(nn.Module):
     def forward(self, x: torch.Tensor, mix: Mix | None = None) -> torch.Tensor:
         """Logits (b, c)."""
         return self.classifier(self.features(x, mix))
+
+
+class Cosine(nn.Module):
+    """scale x cos(feature, weight of the class), without a bias: the normalised classifier of LDAM's code."""
+
+    def __init__(self, dim: int, classes: int, scale: float) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.scale = dim, classes, scale
+        self.weight = nn.Parameter(nn.functional.normalize(torch.empty(classes, dim).uniform_(-1, 1)))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits (b, c) of features (b, dim)."""
+        return self.scale * nn.functional.linear(nn.functional.normalize(features), nn.functional.normalize(self.weight))
 
 
 def _mixed(x: torch.Tensor, mix: Mix) -> torch.Tensor:

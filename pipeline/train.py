@@ -115,11 +115,13 @@ def read_params(tree: dict[str, Any]) -> Method:
         f"reweighting.{train.reweight}",
         params.method("reweighting", train.reweight, "train.reweight").Reweighting,
     )
-    if getattr(mixing, "after", 0) > len(network.groups):
-        raise InputError(
-            f"params.yaml: mixing.{train.mix}.after: the backbone {family!r} has {len(network.groups)} groups "
-            f"({', '.join(network.groups)}), got {mixing.after}"
-        )
+    after = getattr(mixing, "after", 0)
+    for where in after if isinstance(after, list) else [after]:
+        if where > len(network.groups):
+            raise InputError(
+                f"params.yaml: mixing.{train.mix}.after: the backbone {family!r} has {len(network.groups)} groups "
+                f"({', '.join(network.groups)}), got {where}"
+            )
     return Method(train, network, loss, mixing, reweighting)
 
 
@@ -141,7 +143,9 @@ def fit(method: Method, data: ImageSet, seed: int) -> tuple[Network, list[dict[s
 
     train, place = method.train, device()
     torch.manual_seed(seed)
-    network = backbone.build(train.backbone["family"], method.backbone.model_dump(), data.channels, data.classes)
+    network = backbone.build(
+        train.backbone["family"], method.backbone.model_dump(), data.channels, data.classes, getattr(method.loss, "cosine_scale", None)
+    )
     network = network.to(place, memory_format=torch.channels_last)
     bf16 = train.precision == "bf16" or (train.precision == "auto" and inference.bf16_pays(data.image_size, place))
     augmentation = getattr(augment, train.augment)

@@ -3,11 +3,12 @@
 import pytest
 import torch
 import torchvision
+from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline import backbone
 from pipeline.backbones import cifar_resnet, resnet
 from pipeline.files import InputError
-from pipeline.network import SubsampleAndPad
+from pipeline.network import Network, SubsampleAndPad
 
 
 def parameters(network):
@@ -56,6 +57,55 @@ def test_resnet_is_torchvisions(depth):
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(network.features(x), reference(x))
     assert len(resnet.Backbone.groups) == len(network.groups)
+
+
+def test_resnet_34_with_a_cifar_stem_is_that_of_weight_balancing():
+    """torchvision's with a 3x3 stem of stride 1 and no max-pool; 21.3 M parameters and 1.16 G multiplications at 32 pixels."""
+    torch.manual_seed(0)
+    network = backbone.build("resnet", {"depth": 34, "stem": "cifar"}, 3, 100).eval()
+    reference = torchvision.models.resnet34(num_classes=100).eval()
+    reference.conv1, reference.maxpool = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False), torch.nn.Identity()
+    named = {f"groups.{i}": part for i, part in enumerate(["conv1", "layer1", "layer2", "layer3", "layer4"])}
+    weights = {}
+    for name, tensor in network.state_dict().items():
+        for ours, theirs in {"groups.0.0": "conv1", "groups.0.1": "bn1", **named, "classifier": "fc"}.items():
+            if name.startswith(f"{ours}."):
+                weights[theirs + name.removeprefix(ours)] = tensor
+                break
+    reference.load_state_dict(weights)
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(network(x), reference(x))
+    assert parameters(network) / 1e6 == pytest.approx(21.3, abs=0.05)
+    with FlopCounterMode(display=False) as counter:
+        network(x[:1])
+    assert counter.get_total_flops() / 2e9 == pytest.approx(1.16, abs=0.01)
+
+
+def test_cifar_resnet_32_of_width_64_is_sixteen_times_the_work():
+    """7.4 M parameters and 1.10 G multiplications, against 0.47 M and 69 M at width 16."""
+    for width, millions, multiplications in ((16, 0.47, 69e6), (64, 7.4, 1.10e9)):
+        network = backbone.build("cifar_resnet", {"depth": 32, "width": width}, 3, 100).eval()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.randn(1, 3, 32, 32))
+        assert parameters(network) / 1e6 == pytest.approx(millions, rel=0.02)
+        assert counter.get_total_flops() / 2 == pytest.approx(multiplications, rel=0.02)
+
+
+def test_a_cosine_classifier_is_scale_times_cosine():
+    network = Network([torch.nn.Identity()], 5, 3, cosine_scale=30.0)
+    torch.testing.assert_close(network.classifier.weight.norm(dim=1), torch.ones(3))
+    with torch.no_grad():
+        network.classifier.weight *= torch.tensor([[0.1], [2.0], [7.0]])
+    features = torch.randn(4, 5)
+    expected = 30 * torch.nn.functional.cosine_similarity(features[:, None], network.classifier.weight[None], dim=2)
+    torch.testing.assert_close(network.classifier(features), expected)
+
+
+def test_a_network_with_a_cosine_classifier_comes_back(workspace):
+    network = backbone.build("cifar_resnet", {"depth": 8, "width": 4}, 1, 3, 12.5).eval()
+    backbone.save(network, "cifar_resnet", {"depth": 8, "width": 4}, 1)
+    x = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(backbone.load(1, 3).eval()(x), network(x), rtol=0, atol=0)
 
 
 def test_resnet_takes_grey_images():

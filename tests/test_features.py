@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+from sklearn.metrics.pairwise import cosine_similarity
 
 from pipeline import features
 from pipeline.files import InputError
@@ -102,12 +103,21 @@ def test_a_truncated_or_foreign_file_is_refused(tmp_path):
         features.load(path, "train")
 
 
-def test_a_normalised_classifier_is_refused_rather_than_taken_for_a_plain_one(tmp_path):
+def test_a_normalised_classifier_gives_scale_times_cosines(tmp_path):
     write(tmp_path / "f.h5")
     with h5py.File(tmp_path / "f.h5", "a") as file:
         file["classifier"].attrs["normalise"] = True
-    with pytest.raises(InputError, match="classifier: a normalised one"):
-        features.load(tmp_path / "f.h5", "train")
+        file["classifier"].attrs["scale"] = 30.0
+        weight = file["classifier/weight"][:]
+    train = features.load(tmp_path / "f.h5", "train")["train"]
+    np.testing.assert_allclose(train.classifier.scores(train.features), 30 * cosine_similarity(train.features, weight), rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(train.seen_by(train.classifier).features, axis=1), 1, rtol=1e-6)
+
+
+def test_a_linear_classifier_sees_the_features_themselves(tmp_path):
+    write(tmp_path / "f.h5")
+    train = features.load(tmp_path / "f.h5", "train")["train"]
+    assert np.array_equal(train.seen_by(train.classifier).features, train.features)
 
 
 @pytest.mark.parametrize("counts", [None, np.array([3, 1, 2]), np.array([3, 2])])

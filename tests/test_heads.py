@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 
 from pipeline import features, params, sgd
 from pipeline import head as head_module
-from pipeline.classifier import Classifier
+from pipeline.classifier import Classifier, Transform
 from pipeline.files import InputError
 from pipeline.heads import crt, joint, lws, ncm, tau
 from tests.conftest import ROOT, edit, make_features, stage
@@ -87,6 +87,33 @@ def test_lws_scales_whole_rows_with_their_bias(train):
     np.testing.assert_allclose(ratio, ratio[:, :1].repeat(8, 1), rtol=1e-4)
     np.testing.assert_allclose(fitted.bias / train.classifier.bias, ratio[:, 0], rtol=1e-4)
     assert np.ptp(ratio[:, 0]) > 0.01
+
+
+@pytest.fixture
+def cosine(train):
+    """The same features with the cosine classifier of an LDAM stage one."""
+    weight = 30 * normalize(np.random.default_rng(1).normal(size=train.classifier.weight.shape))
+    classifier = Classifier.linear(weight, np.zeros(train.classes), transform=Transform(l2=True))
+    return dataclasses.replace(train, classifier=classifier)
+
+
+@pytest.mark.parametrize("kind", ["joint", "tau", "lws", "afg"])
+def test_heads_of_a_cosine_classifier_see_directions_alone(cosine, val, kind):
+    fitted = head(kind).fit(cosine, val, 0)
+    longer = val.features * np.random.default_rng(2).uniform(0.1, 10, (len(val.features), 1)).astype(np.float32)
+    np.testing.assert_allclose(fitted.scores(longer), fitted.scores(val.features), rtol=1e-3, atol=1e-3)
+    scaled = dataclasses.replace(cosine, features=cosine.features * np.float32(7))
+    np.testing.assert_allclose(head(kind).fit(scaled, val, 0).weight, fitted.weight, rtol=1e-3, atol=1e-3)
+
+
+def test_tau_does_not_change_what_a_cosine_classifier_predicts(cosine, val):
+    for t in (0.0, 0.7, 1.0):
+        assert np.array_equal(tau.Head(tau=t).fit(cosine, None, 0).predict(val.features), cosine.classifier.predict(val.features))
+
+
+def test_lws_without_training_is_a_cosine_stage_one(cosine, val):
+    fitted = lws.Head(epochs=1, lr=1e-12, weight_decay=0.0).fit(cosine, None, 0)
+    np.testing.assert_allclose(fitted.scores(val.features), cosine.classifier.scores(val.features), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["lws", "crt"])

@@ -1,4 +1,4 @@
-"""MFW against its equations; where the network mixes."""
+"""Mixings against their equations; where the network mixes."""
 
 import math
 
@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.files import InputError
 from pipeline.longtail import class_counts
-from pipeline.mixing import mfw, none
+from pipeline.mixing import manifold_mixup, mfw, mixup, none, remix
 from pipeline.network import Mix, Network
 
 
@@ -35,7 +36,19 @@ def test_major_classes_are_weakened_by_half_and_minor_ones_not(kind, beta, ratio
     assert (weakening.diff() <= 0).all()
 
 
-def test_draws_keep_labels_and_stay_below_the_class_weight():
+def test_hard_weights_are_those_of_section_4():
+    assert mfw.Mixing(scale="hard").weakening(torch.tensor([5000.0, 5000.0, 50.0, 50.0])).tolist() == [0.5, 0.5, 0, 0]
+    counts = torch.tensor(class_counts("exponential", 5000, 100, 10), dtype=torch.float32)
+    soft = mfw.Mixing(beta=1e-9).weakening(counts)
+    torch.testing.assert_close(mfw.Mixing(scale="hard").weakening(counts), soft)  # the limit of a small β
+
+
+def test_hard_weights_need_a_major_class():
+    with pytest.raises(InputError, match=r"mixing.mfw.scale: hard: all classes have the same number of images, so none is major"):
+        mfw.Mixing(scale="hard").weakening(torch.full((4,), 30.0))
+
+
+def test_mfw_keeps_labels_and_draws_below_the_class_weight():
     counts = torch.tensor([5000.0, 300.0, 50.0])
     mixing = mfw.Mixing(after=1, alpha=0.5)
     labels = torch.arange(3).repeat(200)
@@ -54,8 +67,58 @@ def test_no_mixing_draws_nothing():
     assert none.Mixing().build(torch.ones(3))(torch.zeros(4, dtype=torch.long), np.random.default_rng(0)) is None
 
 
+LABELS = torch.arange(3).repeat(20)
+COUNTS = torch.tensor([300.0, 150.0, 100.0])
+
+
+@pytest.mark.parametrize("mixing", [mixup.Mixing(alpha=0.5), manifold_mixup.Mixing(alpha=0.5), remix.Mixing(alpha=0.5)])
+def test_the_mixups_draw_one_share_for_a_batch_and_partners_anew(mixing):
+    draw, generator = mixing.build(COUNTS), np.random.default_rng(0)
+    mixes = [draw(LABELS, generator) for _ in range(500)]
+    for mix in mixes:
+        assert mix.weight.min() == mix.weight.max()
+        assert sorted(mix.partner.tolist()) == list(range(60))
+    shares = torch.tensor([mix.weight[0] for mix in mixes])
+    assert abs(shares.mean() - 0.5) < 0.06
+    assert abs(shares.var() - 1 / (4 * (2 * 0.5 + 1))) < 0.02  # variance of Beta(α, α)
+    assert not torch.equal(mixes[0].partner, mixes[1].partner)
+
+
+def test_mixup_mixes_images_and_labels_alike():
+    mix = mixup.Mixing().build(COUNTS)(LABELS, np.random.default_rng(0))
+    assert mix.after == 0
+    assert torch.equal(mix.label_weight, mix.weight)
+
+
+def test_manifold_mixup_draws_its_place_evenly():
+    draw, generator = manifold_mixup.Mixing(after=[0, 3, 4]).build(COUNTS), np.random.default_rng(0)
+    mixes = [draw(LABELS, generator) for _ in range(900)]
+    places, often = np.unique([mix.after for mix in mixes], return_counts=True)
+    assert places.tolist() == [0, 3, 4]
+    assert (np.abs(often - 300) < 70).all()
+    assert all(torch.equal(mix.label_weight, mix.weight) for mix in mixes)
+
+
+@pytest.mark.parametrize(
+    ("own", "partner", "share", "label"),
+    [(300, 100, 0.3, 0), (100, 300, 0.3, 0.3), (150, 100, 0.3, 0.3), (300, 100, 0.7, 0.7), (100, 300, 0.7, 1), (150, 100, 0.7, 0.7)],
+)
+def test_remix_moves_labels_of_unequal_pairs_only(own, partner, share, label):
+    actual = remix.Mixing().label_share(torch.tensor([float(own)]), torch.tensor([float(partner)]), share)
+    assert actual.item() == pytest.approx(label)
+
+
+def test_remix_is_its_equation_pair_by_pair():
+    mix = remix.Mixing(kappa=2.0, tau=0.6).build(COUNTS)(LABELS, np.random.default_rng(3))
+    share = 1 - mix.weight[0].item()
+    for i, j in enumerate(mix.partner.tolist()):
+        ratio = COUNTS[LABELS[i]].item() / COUNTS[LABELS[j]].item()
+        expected = 0 if ratio >= 2 and share < 0.6 else 1 if ratio <= 1 / 2 and 1 - share < 0.6 else share
+        assert 1 - mix.label_weight[i].item() == pytest.approx(expected, abs=1e-6)
+
+
 class Affine(nn.Module):
-    """a x + b: a group whose effect a test can compute."""
+    """a x² + b: a group whose effect a test can compute."""
 
     def __init__(self, a, b):
         super().__init__()

@@ -49,7 +49,7 @@ def test_a_key_without_a_value_is_an_empty_mapping(workspace):
 
 
 def test_unknown_method_lists_the_known_ones():
-    with pytest.raises(InputError, match=r"params.yaml: train.loss: no 'cee' in pipeline/losses/; known: ce, graloss"):
+    with pytest.raises(InputError, match=r"params.yaml: train.loss: no 'cee' in pipeline/losses/; known: balanced_softmax, cdt, ce, "):
         params.method("losses", "cee", "train.loss")
 
 

@@ -187,7 +187,10 @@ def test_a_backbone_of_other_classes_is_refused(digits, workspace):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("loss: ce ", "loss: cee "), "params.yaml: train.loss: no 'cee' in pipeline/losses/; known: ce, graloss"),
+        (
+            ("loss: ce ", "loss: cee "),
+            "params.yaml: train.loss: no 'cee' in pipeline/losses/; known: balanced_softmax, cdt, ce, focal, graloss, ldam, logit_adjust",
+        ),
         (("mix: none", "mix: mixx"), "params.yaml: train.mix: no 'mixx' in pipeline/mixing/; known: "),
         (("reweight: none", "reweight: drw"), "params.yaml: train.reweight: no 'drw' in pipeline/reweighting/; known: "),
         (

@@ -12,6 +12,7 @@ What the paper leaves open, and what is done here:
   validation set than an epoch ago and by 0.9 for one that did worse, kept within [0, 1]: the rule of FASA, which the paper cites.
   "Better" is the class's mean loss (`val_loss`), or the paper's accuracy (`val_accuracy`), which is coarse on a few images.
   Without validation images of a class, its training images are asked; the record says so.
+- Where stage one has a cosine classifier (LDAM), all of this happens on features of unit length, which is what that classifier sees.
 - The classifier is LWS (the caption of Fig. 2 names it); `crt` learns a new linear one.
 - Distillation is T² KL(teacher || student) over all classes at T = 2, averaged over the batch's samples of head classes.
 """
@@ -75,6 +76,7 @@ class Head(Params):
         from pipeline.sgd import minimise, to_device
 
         stage_one = train.stage_one("afg")
+        train, val = train.seen_by(stage_one), val and val.seen_by(stage_one)
         weight, bias = to_device(stage_one.weight), to_device(stage_one.bias)
         student = Student(self.classifier, weight, bias, seed)
         is_head = head_classes(train.class_counts, self.head)
@@ -103,7 +105,7 @@ class Head(Params):
         balanced = int(train.class_counts.max() * (train.class_counts > 0).sum())
         minimise(student.learned, losses(), self.epochs * -(-balanced // self.batch), self.lr, self.weight_decay, "afg")
         record = {"beta": np.round(path, 4).tolist(), "selected_on": selected_on if moves.any() else "nothing"}
-        return Classifier.linear(*student.layer(), absent=train.absent, record=record)
+        return Classifier.linear(*student.layer(), transform=stage_one.transform, absent=train.absent, record=record)
 
     def loss(self, logits: torch.Tensor, taught: torch.Tensor, labels: torch.Tensor, heads: torch.Tensor, alpha: float) -> torch.Tensor:
         """Eq. 11, a scalar: cross-entropy over the batch plus α times the distillation of its samples of head classes.

@@ -31,13 +31,14 @@ class Head(Params):
 
         batches = class_balanced_batches(train.labels, self.epochs, self.batch, seed)
         stage_one = train.stage_one("lws")
-        features, labels = to_device(train.features), to_device(train.labels)
+        features, labels = to_device(train.seen_by(stage_one).features), to_device(train.labels)
         weight, bias = to_device(stage_one.weight), to_device(stage_one.bias)
         factors = torch.ones(train.classes, device=weight.device, requires_grad=True)
         losses = (cross_entropy(factors * linear(features[rows], weight, bias), labels[rows]) for rows in batches)
         minimise([factors], losses, len(batches), self.lr, self.weight_decay, "lws")
         learned = factors.detach().cpu().numpy()
-        return Classifier.linear(stage_one.weight * learned[:, None], stage_one.bias * learned, absent=train.absent)
+        weight, bias = stage_one.weight * learned[:, None], stage_one.bias * learned
+        return Classifier.linear(weight, bias, transform=stage_one.transform, absent=train.absent)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """τ-normalised classifier (Kang et al. 2020, section 4.2, Eq. 4): stage one's weights with norms raised to 1 - τ.
 
 w_k / ||w_k||^τ without the bias, as the paper and its code have it: τ = 0 keeps the weights, τ = 1 gives every class the same norm.
+The weights of a cosine classifier (LDAM) have one norm already: there every τ gives stage one's own predictions.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ class Head(Params):
 
     def fit(self, train: Features, val: Features | None, seed: int) -> Classifier:
         """Rescale stage one's weights, class by class."""
-        weight = train.stage_one("tau").weight  # (c, d)
-        norm = np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), 1e-12)
-        return Classifier.linear(weight / norm**self.tau, np.zeros(train.classes), absent=train.absent)
+        stage_one = train.stage_one("tau")
+        norm = np.maximum(np.linalg.norm(stage_one.weight, axis=1, keepdims=True), 1e-12)  # (c, 1)
+        weight, bias = stage_one.weight / norm**self.tau, np.zeros(train.classes)
+        return Classifier.linear(weight, bias, transform=stage_one.transform, absent=train.absent)
 
 
 if __name__ == "__main__":

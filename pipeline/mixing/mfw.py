@@ -7,7 +7,8 @@ to half the way, minor classes hardly. λ is drawn for each sample; nothing is m
 Where the paper is silent or can be read in two ways:
 - μ and γ are "the geometric mean and standard deviation" of the class counts. `scale: geometric` takes γ = exp(std(log N)): only this
   reading gives the paper's s(N_1) ≈ 0.5 and s(N_10) ≈ 0 on CIFAR-10-LT. `arithmetic` takes γ = std(N). Both with the population's
-  standard deviation.
+  standard deviation. `hard` is the limit of a small β: 0.5 for classes above μ, 0 for those below, the weights of section 4's experiment,
+  which has two class sizes.
 - A group is the stem or a whole stage ("the second group" = stage 1): the five positions of the paper's Table 5 are then the images, the
   stem and the three stages of a ResNet-32.
 - α = 2 is the value of section 4, the only one given. β: 2 for long-tailed, 0.01 for step data (section 5.2).
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from pipeline.files import InputError
 from pipeline.params import Params
 
 if TYPE_CHECKING:
@@ -36,12 +38,22 @@ class Mixing(Params):
     after: int = Field(2, ge=0)
     alpha: float = Field(2.0, gt=0)
     beta: float = Field(2.0, gt=0)
-    scale: Literal["geometric", "arithmetic"] = "geometric"
+    scale: Literal["geometric", "arithmetic", "hard"] = "geometric"
 
     def weakening(self, class_counts: torch.Tensor) -> torch.Tensor:
-        """s(N) of Eq. 12 for each class, (c,) in [0, 0.5]."""
+        """s(N) of Eq. 12 for each class, (c,) in [0, 0.5].
+
+        Raises
+        ------
+        InputError
+            For `hard` on classes of one size, of which none is major.
+        """
         counts = class_counts.double()
         mean = counts.log().mean().exp()
+        if self.scale == "hard":
+            if counts.min() == counts.max():
+                raise InputError("params.yaml: mixing.mfw.scale: hard: all classes have the same number of images, so none is major")
+            return 0.5 * (counts > mean).float()
         if self.scale == "geometric":
             scale = counts.log().std(correction=0).exp()
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,13 +18,6 @@ if TYPE_CHECKING:
 LossFunction = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
-class Outcome(NamedTuple):
-    """Of one batch: the loss, a scalar with a gradient, and how many of its images were classified right, a scalar."""
-
-    loss: torch.Tensor
-    right: torch.Tensor
-
-
 class Objective:
     """The loss of a batch of training images.
 
@@ -33,7 +26,7 @@ class Objective:
     network, data : what is trained, and on what
     loss, mixing, reweighting : parameters of the three methods
     augmentation : a function of pipeline/augment.py
-    bf16 : whether the network runs under bfloat16 autocast; losses are always float32
+    bf16 : whether the network runs under bfloat16 autocast; classifier and losses are always float32
     """
 
     def __init__(
@@ -45,17 +38,16 @@ class Objective:
         self.loss_of, self.mix_of, self.weights_at = loss.build(counts), mixing.build(counts), reweighting.build(counts)
         self.mean, self.std = statistics(data, self.device)
 
-    def __call__(self, rows: np.ndarray, progress: float, generator: np.random.Generator) -> Outcome:
-        """Loss of the training images `rows` (b,) at a training progress in [0, 1); the generator draws augmentation and mixing."""
+    def __call__(self, rows: np.ndarray, progress: float, generator: np.random.Generator) -> torch.Tensor:
+        """Loss, a scalar, of the training images `rows` (b,) at a progress in [0, 1); the generator draws augmentation and mixing."""
         pixels = torch.from_numpy(self.data.train.images[rows]).to(self.device)
         labels = torch.from_numpy(self.data.train.labels[rows]).to(self.device)
         images = normalise(self.augmentation(pixels, self.data.image_size, generator), self.mean, self.std)
         mix = self.mix_of(labels, generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.network(images, mix)
-        logits = logits.float()
-        loss = batch_loss(logits, labels, mix, self.loss_of, self.weights_at(progress), progress)
-        return Outcome(loss, (logits.detach().argmax(1) == labels).sum())
+            features = self.network.features(images, mix)
+        logits = self.network.classifier(features.float())
+        return batch_loss(logits, labels, mix, self.loss_of, self.weights_at(progress), progress)
 
 
 def batch_loss(

@@ -202,7 +202,12 @@ def test_results_travel_through_a_remote(project, tmp_path):
 def test_plots_have_data(project):
     content = json.loads(run(project, "dvc", "plots", "show", "--json").splitlines()[-1])
     plots = content.get("data", content)
-    assert set(plots) == {"Training", "Training loss", "Accuracy by head and split", "Accuracy over class rank", "Feature deviation"}
+    training = {
+        "Training",
+        "Training loss",
+        *(f"{what} by class size" for what in ("Training accuracy", "Classification ratio", "Gradient norm")),
+    }
+    assert set(plots) == training | {"Accuracy by head and split", "Accuracy over class rank", "Feature deviation"}
     bars = plots["Accuracy by head and split"][0]["content"]
     assert bars["encoding"]["x"]["scale"]["domain"] == [0, 100]  # bars begin at zero
     assert {row["split"] for row in bars["data"]["values"]} == {"all", "many", "medium", "few"}

@@ -1,8 +1,9 @@
-"""The class-aware sampler."""
+"""Which images an epoch shows."""
 
 import numpy as np
+import pytest
 
-from pipeline.sampling import class_balanced
+from pipeline.sampling import by_class, class_balanced, epoch_order
 
 
 def test_every_class_is_drawn_equally_often():
@@ -31,3 +32,70 @@ def test_draws_depend_on_the_generator_alone():
     first, again, other = (class_balanced(labels, 100, np.random.default_rng(seed)) for seed in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+LABELS = np.repeat([0, 1, 2], [900, 90, 10])
+
+
+def shown(sampler, epochs=5, seed=3):
+    order = epoch_order(sampler, LABELS, epochs, seed)
+    return [order(epoch) for epoch in range(epochs)]
+
+
+@pytest.mark.parametrize("sampler", ["instance", "class_balanced", "square_root", "progressive"])
+def test_an_epoch_is_a_function_of_seed_and_epoch(sampler):
+    order = epoch_order(sampler, LABELS, 5, 3)
+    backwards = [order(epoch) for epoch in (4, 3, 2, 1, 0)][::-1]
+    for epoch, again, other in zip(shown(sampler), backwards, shown(sampler, seed=4), strict=True):
+        assert len(epoch) == len(LABELS)
+        assert np.array_equal(epoch, again)
+        assert not np.array_equal(epoch, other)
+    assert not np.array_equal(*shown(sampler)[:2])
+
+
+def shares(epoch):
+    return np.bincount(LABELS[epoch], minlength=3) / len(epoch)
+
+
+def within_chance(actual, expected, n):
+    return (np.abs(actual - expected) < 5 * np.sqrt(expected * (1 - expected) / n) + 1e-12).all()
+
+
+def test_instance_shows_every_image_once():
+    for epoch in shown("instance"):
+        assert sorted(epoch) == list(range(1000))
+
+
+def test_class_balanced_goes_on_through_its_cycles():
+    epochs = shown("class_balanced")
+    assert all(np.ptp(np.bincount(LABELS[epoch])) <= 4 for epoch in epochs)
+    assert set(np.bincount(np.concatenate(epochs))[:900]) == {1, 2}  # 1,667 draws of the largest class over the run
+
+
+def test_square_root_is_eq_1_at_a_half():
+    expected = np.sqrt([900, 90, 10]) / np.sqrt([900, 90, 10]).sum()
+    for epoch in shown("square_root"):
+        assert within_chance(shares(epoch), expected, 1000)
+
+
+def test_progressive_is_eq_2_from_instance_to_class_balanced():
+    for t, epoch in zip(np.linspace(0, 1, 5), shown("progressive"), strict=True):
+        expected = (1 - t) * np.array([0.9, 0.09, 0.01]) + t / 3
+        assert within_chance(shares(epoch), expected, 1000)
+
+
+def test_progressive_over_one_epoch_is_instance_balanced():
+    assert within_chance(shares(epoch_order("progressive", LABELS, 1, 0)(0)), np.array([0.9, 0.09, 0.01]), 1000)
+
+
+@pytest.mark.parametrize("sampler", ["square_root", "progressive"])
+def test_images_of_a_class_are_used_alike_within_an_epoch(sampler):
+    for epoch in shown(sampler):
+        used = np.bincount(epoch, minlength=1000)
+        assert all(np.ptp(used[members]) <= 1 for members in by_class(LABELS))
+
+
+def test_a_class_without_images_is_never_drawn():
+    labels = np.repeat([0, 2], [20, 5])
+    for sampler in ("class_balanced", "square_root", "progressive"):
+        assert set(labels[epoch_order(sampler, labels, 2, 0)(1)]) == {0, 2}

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import math
 from pathlib import Path
 
@@ -9,9 +10,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
-from pipeline import backbone, extract, features, images, inference, params, prepare, train
+from pipeline import augment, backbone, extract, features, images, inference, params, prepare, stage_one, train
 from pipeline.files import InputError
+from pipeline.network import Network
+from pipeline.objective import Objective, batch_loss
+from pipeline.sampling import epoch_order
 from tests.conftest import edit, stage
 
 
@@ -30,7 +35,7 @@ def digits(workspace):
 
 def test_cosine_with_warm_up(workspace):
     section = method(epochs=20, warmup_epochs=5, lr=0.4).train
-    rates = [train.learning_rate(section, epoch) for epoch in np.linspace(0, 20, 81)]
+    rates = [stage_one.learning_rate(section, epoch) for epoch in np.linspace(0, 20, 81)]
     for epoch, rate in zip(np.linspace(0, 20, 81), rates, strict=True):
         expected = 0.4 * epoch / 5 if epoch < 5 else 0.2 * (1 + math.cos(math.pi * (epoch - 5) / 15))
         assert rate == pytest.approx(expected)
@@ -40,32 +45,16 @@ def test_cosine_with_warm_up(workspace):
 
 def test_steps_are_those_of_ldam_drw(workspace):
     section = method(epochs=200, warmup_epochs=5, schedule="step").train
-    at = [train.learning_rate(section, epoch) for epoch in (1, 5, 100, 160, 160.01, 180, 180.01, 200)]
+    at = [stage_one.learning_rate(section, epoch) for epoch in (1, 5, 100, 160, 160.01, 180, 180.01, 200)]
     assert at == pytest.approx([0.02, 0.1, 0.1, 0.1, 0.001, 0.001, 0.00001, 0.00001])
 
 
-def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(workspace):
-    section, labels = method(batch=32).train, np.zeros(101, int)
-    epochs = [train.batches(section, labels, seed=4)(epoch) for epoch in (0, 0, 1)]
-    for batches in epochs:
-        assert sorted(np.concatenate(batches)) == list(range(101))
-        assert [len(rows) for rows in batches] == [32, 32, 32, 5]
-    assert np.array_equal(np.concatenate(epochs[0]), np.concatenate(epochs[1]))
-    assert not np.array_equal(np.concatenate(epochs[0]), np.concatenate(epochs[2]))
+def test_an_epoch_is_cut_into_batches():
+    assert [rows.tolist() for rows in stage_one.batches(np.arange(10)[::-1], 4)] == [[9, 8, 7, 6], [5, 4, 3, 2], [1, 0]]
 
 
-def test_a_last_batch_of_one_image_is_left_out(workspace):
-    batches = train.batches(method(batch=25).train, np.zeros(101, int), 0)(0)
-    assert [len(rows) for rows in batches] == [25, 25, 25, 25]
-
-
-def test_class_balanced_batches(workspace):
-    labels = np.repeat([0, 1, 2], [90, 9, 1])
-    section = method(sampler="class_balanced", epochs=6).train
-    epochs = [np.concatenate(train.batches(section, labels, 0)(epoch)) for epoch in range(6)]
-    assert np.ptp(np.bincount(labels[epochs[0]])) <= 4
-    drawn = np.bincount(np.concatenate(epochs), minlength=100)
-    assert set(drawn[:90]) == {2, 3}  # over the whole run every image of the largest class is drawn alike
+def test_a_last_batch_of_one_image_is_left_out():
+    assert [len(rows) for rows in stage_one.batches(np.arange(101), 25)] == [25, 25, 25, 25]
 
 
 CHOICES = [
@@ -73,44 +62,122 @@ CHOICES = [
     {"loss": "graloss"},
     {"mix": "mfw"},
     {"mix": "mfw", "reweight": "deferred"},
-    {"loss": "graloss", "mix": "mfw", "reweight": "class_balanced", "sampler": "class_balanced", "schedule": "step", "augment": "plain"},
+    {"loss": "graloss", "mix": "mfw", "reweight": "class_balanced", "sampler": "progressive", "schedule": "step", "augment": "plain"},
+    {"loss": "ldam", "mix": "remix", "reweight": "deferred", "sampler": "square_root"},
+    {"loss": "focal", "mix": "manifold_mixup", "sampler": "class_balanced"},
+    {"loss": "cdt", "mix": "mixup", "reweight": "class_balanced"},
     {"augment": "large", "precision": "bf16"},
 ]
 
 
 @pytest.mark.parametrize("choices", CHOICES)
 def test_every_choice_trains_and_the_same_seed_gives_the_same_weights(digits, choices):
-    first, again, other = (train.fit(method(**choices), digits, seed) for seed in (0, 0, 1))
-    weights = [torch.cat([p.flatten() for p in network.state_dict().values()]) for network, _ in (first, again, other)]
+    first, again, other = (stage_one.fit(method(**choices), digits, seed) for seed in (0, 0, 1))
+    weights = [torch.cat([p.flatten() for p in trained.network.state_dict().values()]) for trained in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
-    assert first[1] == again[1]
-    assert first[1][-1]["loss"] < 2.5
+    assert (first.curve, first.classes) == (again.curve, again.classes)
+    assert all(math.isfinite(row["loss"]) for row in first.curve)
 
 
 def test_stage_one_learns_the_digits(digits):
-    network, curve = train.fit(method(epochs=15, batch=32, lr=0.2), digits, 0)
+    network, curve, classes = stage_one.fit(method(epochs=15, batch=32, lr=0.2), digits, 0)
     assert [row["epoch"] for row in curve] == list(range(1, 16))
     assert curve[-1]["val_accuracy"] > 60
     assert 100 * inference.accuracy(network, digits.val, digits, 7) == pytest.approx(curve[-1]["val_accuracy"])
+    assert 100 * inference.accuracy(network, digits.train, digits, 7) == pytest.approx(curve[-1]["train_accuracy"])  # all are watched
+    assert [row["epoch"] for row in classes[::10]] == [5, 10, 15]
+    assert [row["class"] for row in classes[-10:]] == list(range(10))
+    assert [row["train_images"] for row in classes[-10:]] == digits.class_counts.tolist()
+
+
+@pytest.mark.parametrize("sampler", ["instance", "class_balanced", "progressive"])
+def test_what_an_epoch_draws_is_a_function_of_seed_and_epoch(digits, sampler, monkeypatch):
+    """The second epoch on its own, on a network that never saw the first, gets the same images in the same order, mixed alike."""
+    chosen, shown = method(mix="mfw", sampler=sampler, epochs=3), []
+    original = Network.features
+
+    def recorded(network, x, mix=None):
+        if network.training:
+            shown.append((x.clone(), mix.partner, mix.weight))
+        return original(network, x, mix)
+
+    monkeypatch.setattr(Network, "features", recorded)
+    stage_one.fit(chosen, digits, 4)
+    whole = shown[len(shown) // 3 : 2 * len(shown) // 3]
+    shown.clear()
+    network = stage_one.new_network(chosen, digits, 9)
+    objective = Objective(network, digits, chosen.loss, chosen.mixing, chosen.reweighting, augment.shift, False)
+    epoch = stage_one.batches(epoch_order(sampler, digits.train.labels, 3, 4)(1), chosen.train.batch)
+    stage_one.run_epoch(1, epoch, chosen.train, objective, torch.optim.SGD(network.parameters(), 0.1), 4, tqdm(disable=True))
+    assert len(shown) == len(whole) > 1
+    for alone, within in zip(shown, whole, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(alone, within, strict=True))
+
+
+def test_rows_of_classes_come_every_so_many_epochs_and_last(digits):
+    trained = stage_one.fit(method(epochs=5, watch={"images": 50, "every": 2}), digits, 0)
+    assert [row["epoch"] for row in trained.classes[::10]] == [2, 4, 5]
+
+
+def test_watching_more_images_changes_nothing_but_what_is_measured(digits):
+    few, all_of_them = (stage_one.fit(method(watch={"images": images, "every": 1}), digits, 0) for images in (40, 400))
+    for a, b in zip(few.network.state_dict().values(), all_of_them.network.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert [row["loss"] for row in few.curve] == [row["loss"] for row in all_of_them.curve]
+
+
+def test_alpha_stands_in_the_curve_of_graloss_alone(digits):
+    assert [row["alpha"] for row in stage_one.fit(method(epochs=4, loss="graloss"), digits, 0).curve] == [
+        2 ** (e / 4) - 1 for e in range(4)
+    ]
+    assert [row["alpha"] for row in stage_one.fit(method(), digits, 0).curve] == [None, None]
 
 
 def test_without_validation_its_column_is_empty(digits):
-    _, curve = train.fit(method(), dataclasses.replace(digits, val=None), 0)
-    train.write_curve(curve)
+    trained = stage_one.fit(method(), dataclasses.replace(digits, val=None), 0)
+    train.write_rounded(train.CURVE, trained.curve)
     with train.CURVE.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["val_accuracy"] for row in rows] == ["", ""]
-    assert list(rows[0]) == ["epoch", "loss", "lr", "train_accuracy", "val_accuracy"]
+    assert list(rows[0]) == ["epoch", "loss", "lr", "alpha", "train_accuracy", "val_accuracy"]
+
+
+def test_grey_pictures_have_no_autoaugment(digits):
+    with pytest.raises(InputError, match="train.augment: 'autoaugment' is a policy for colour images, and these are grey"):
+        train.check_images(method(augment="autoaugment").train, digits)
+
+
+COMBINATIONS = {name: params.known(name) for name in ("losses", "mixing", "reweighting")}
+
+
+@pytest.mark.parametrize("sampler", ["instance", "class_balanced", "square_root", "progressive"])
+def test_all_choices_combine_but_where_the_imbalance_would_be_corrected_twice(workspace, sampler):
+    """7 losses x 5 mixings x 3 re-weightings: one forward and backward pass each, or the one refusal."""
+    for loss, mix, reweight in itertools.product(*COMBINATIONS.values()):
+        balancing = {"logit_adjust", "balanced_softmax", "graloss", "class_balanced", "deferred"} & {loss, reweight}
+        if sampler == "class_balanced" and balancing:
+            with pytest.raises(InputError, match=r"params.yaml: train.(loss|reweight): '\w+' corrects for class sizes"):
+                method(loss=loss, mix=mix, reweight=reweight, sampler=sampler)
+            continue
+        chosen = method(loss=loss, mix=mix, reweight=reweight, sampler=sampler)
+        counts, labels = torch.tensor([500.0, 80.0, 9.0, 2.0]), torch.arange(8) % 4
+        drawn = chosen.mixing.build(counts)(labels, np.random.default_rng(0))
+        logits = torch.randn(8, 4, requires_grad=True)
+        value = batch_loss(logits, labels, drawn, chosen.loss.build(counts), chosen.reweighting.build(counts)(0.9), 0.9)
+        value.backward()
+        assert value > 0
+        assert torch.isfinite(logits.grad).all()
 
 
 def test_a_diverging_loss_stops_with_what_to_try(digits):
     with pytest.raises(InputError, match=r"the loss is (nan|inf) in epoch \d+ at a learning rate of .*: lower train.lr"):
-        train.fit(method(lr=1e9, warmup_epochs=0, epochs=5), digits, 0)
+        stage_one.fit(method(lr=1e9, warmup_epochs=0, epochs=5), digits, 0)
 
 
-def test_extract_writes_what_the_network_gives(digits):
-    network, _ = train.fit(method(), digits, 0)
+@pytest.mark.parametrize("loss", ["ce", "ldam"])
+def test_extract_writes_what_the_network_gives(digits, loss):
+    network = stage_one.fit(method(loss=loss), digits, 0).network
     extract.write(extract.FILE, network, digits, batch=37)
     loaded = features.load(extract.FILE, "train", "val", "test")
     network = network.cpu()
@@ -126,7 +193,7 @@ def test_extract_writes_what_the_network_gives(digits):
 
 
 def test_the_batch_of_extract_changes_nothing_but_rounding(digits, workspace):
-    network, _ = train.fit(method(), digits, 0)
+    network = stage_one.fit(method(), digits, 0).network
     for name, batch in (("a", 100), ("b", 37), ("c", 100)):
         extract.write(workspace / f"{name}.h5", network, digits, batch)
     a, b = (features.load(workspace / f"{name}.h5", "train")["train"] for name in ("a", "b"))
@@ -164,7 +231,7 @@ def test_the_memory_of_extract_does_not_grow_with_the_data_set(workspace, monkey
 
 
 def test_features_that_are_not_finite_are_refused_and_nothing_is_left(digits, workspace):
-    network, _ = train.fit(method(), digits, 0)
+    network = stage_one.fit(method(), digits, 0).network
     with torch.no_grad():
         network.groups[3][0].body[0].weight.fill_(float("nan"))
     with pytest.raises(InputError, match="NaN or infinite features for train images from 0: stage one diverged"):
@@ -182,6 +249,14 @@ def test_a_backbone_of_other_classes_is_refused(digits, workspace):
         "data/backbone.safetensors: made for 1 channels and 7 classes, the images have 1 and 10; run `dvc repro train`\n"
     )
     assert not (workspace / "data/features.h5").exists()
+
+
+AS_WELL = {
+    "mix: mfw": [("after: 2", "after: 5")],
+    "mix: manifold_mixup": [("after: [0, 2, 3]", "after: [0, 5]")],
+    "sampler: class_balanced": [("reweight: none", "reweight: deferred")],
+    "loss: graloss": [("c: 2.0, s: 1.0", "c: 1.0, s: 1.0")],
+}
 
 
 @pytest.mark.parametrize(
@@ -202,6 +277,19 @@ def test_a_backbone_of_other_classes_is_refused(digits, workspace):
             ("mix: none ", "mix: mfw "),
             "params.yaml: mixing.mfw.after: the backbone 'cifar_resnet' has 4 groups (stem, stage 1, stage 2, stage 3)",
         ),
+        (
+            ("mix: none ", "mix: manifold_mixup "),
+            "params.yaml: mixing.manifold_mixup.after: the backbone 'cifar_resnet' has 4 groups (stem, stage 1, stage 2, stage 3), got 5",
+        ),
+        (
+            ("sampler: instance", "sampler: class_balanced"),
+            "params.yaml: train.reweight: 'deferred' corrects for class sizes that sampler: class_balanced has already made",
+        ),
+        (
+            ("watch: {images: 2000", "watch: {images: 0"),
+            "params.yaml: train.watch.images: input should be greater than or equal to 1, got 0",
+        ),
+        (("loss: ce ", "loss: graloss "), "params.yaml: losses.graloss: c = 1 gives α = 0 throughout; the linear schedule is c: 1.0 with"),
         (("epochs: 60", "epochs: 0"), "params.yaml: train.epochs: input should be greater than or equal to 1, got 0"),
         (("epochs: 60", "epochs: 5"), "params.yaml: train: warmup_epochs (5) should be less than epochs (5)\n"),
         (("lr: 0.1\n", "lr: fast\n"), "params.yaml: train.lr: input should be a valid number, got 'fast'"),
@@ -217,8 +305,8 @@ def test_a_backbone_of_other_classes_is_refused(digits, workspace):
 def test_bad_input_is_one_line_before_torch_is_imported(workspace, change, message, monkeypatch):
     if change:
         edit(workspace / "params.yaml", *change)
-        if change[1] == "mix: mfw ":
-            edit(workspace / "params.yaml", "after: 2", "after: 5")
+        for old, new in AS_WELL.get(change[1].strip(), []):
+            edit(workspace / "params.yaml", old, new)
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     done = stage("train", check=False)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
@@ -230,7 +318,7 @@ def test_bad_input_is_one_line_before_torch_is_imported(workspace, change, messa
 
 
 def test_features_file_has_no_time_or_place_in_it(digits):
-    network, _ = train.fit(method(), digits, 0)
+    network = stage_one.fit(method(), digits, 0).network
     extract.write(extract.FILE, network, digits, 64)
     with h5py.File(extract.FILE) as file:
         assert set(file.attrs) == {"schema", "dim", "classes", "class_counts"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 class Reweighting(Params):
     """beta : 0 weighs every class alike, towards 1 the weights approach 1 / n_c."""
+
+    balances: ClassVar[bool] = True
 
     beta: float = Field(0.9999, ge=0, lt=1)
 

@@ -6,7 +6,7 @@ epoch 160 of 200, and so do we. The formula stands here once more so that each m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 class Reweighting(Params):
     """start : share of training after which the weights apply; beta : of the effective number (reweighting/class_balanced.py)."""
+
+    balances: ClassVar[bool] = True
 
     start: float = Field(0.8, ge=0, le=1)
     beta: float = Field(0.9999, ge=0, lt=1)

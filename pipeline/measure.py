@@ -1,0 +1,79 @@
+"""How far training has come, class by class: the quantities of figures 1, 3 and 4 of MFW (Ye et al. 2021).
+
+After an epoch, in evaluation mode, without augmentation or mixing, over training images:
+- accuracy: share of a class's images that are classified right (figures 1a and 3)
+- classification ratio: images classified into a class, whatever they are, divided by the images of that class (figure 1b)
+- gradient norm: |∇ loss| with respect to an image's feature, the mean over a class's images (figure 4). The paper writes g(x), its
+  features where MFW mixes, and also f(x), those before the classifier; these here are f(x), which every network and every method has.
+
+They are measured on a fixed sample, so that they cost little beside the epoch itself: all images of small classes and the same number
+of each larger one. An image of a class of which one in k is watched counts k times, so nothing is biased towards small classes; the
+figures of small classes are exact. With as many images to watch as the training set has, all are.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from pipeline.inference import feature_blocks
+from pipeline.sampling import by_class
+
+if TYPE_CHECKING:
+    from pipeline.images import ImageSet
+    from pipeline.network import Network
+
+
+class Progress(NamedTuple):
+    """One measurement; accuracies and ratio are fractions."""
+
+    total: float  # accuracy over all training images
+    accuracy: np.ndarray  # (c,)
+    ratio: np.ndarray  # (c,)
+    gradient_norm: np.ndarray  # (c,)
+
+
+def watched(labels: np.ndarray, images: int, seed: int) -> np.ndarray:
+    """Sorted indices of about `images` training images: the same number of each class, all of a smaller one, at least one of any."""
+    counts = np.bincount(labels)
+    cap = max(bisect_right(range(1, counts.max() + 1), images, key=lambda each: np.minimum(counts, each).sum()), 1)
+    generator = np.random.default_rng([seed, 0, 2])
+    return np.sort(np.concatenate([generator.permutation(members)[:cap] for members in by_class(labels)]))
+
+
+def measure(
+    network: Network,
+    data: ImageSet,
+    rows: np.ndarray,
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    batch: int,
+    bf16: bool,
+) -> Progress:
+    """Measure on the training images `rows` (m,), of which every class has some.
+
+    loss_of : logits (b, c) and labels (b,) to losses (b,): the loss in use, without re-weighting
+    """
+    place, labels = next(network.parameters()).device, data.train.labels[rows]
+    predicted, norms = [], []
+    for block, start in zip(feature_blocks(network, data.train, data, batch, bf16, rows), range(0, len(rows), batch), strict=True):
+        features = block.clone().requires_grad_()  # the block itself was made in inference mode
+        logits = network.classifier(features)
+        losses = loss_of(logits, torch.from_numpy(labels[start : start + batch]).to(place))
+        (gradient,) = torch.autograd.grad(losses.sum(), features)
+        predicted.append(logits.detach().argmax(1))
+        norms.append(gradient.norm(dim=1))
+    return summary(labels, torch.cat(predicted).cpu().numpy(), torch.cat(norms).cpu().numpy(), data.class_counts)
+
+
+def summary(labels: np.ndarray, predicted: np.ndarray, norms: np.ndarray, class_counts: np.ndarray) -> Progress:
+    """The measurement from labels, predictions and gradient norms (m,) of watched images, and all classes' sizes (c,)."""
+    classes = len(class_counts)
+    seen = np.bincount(labels, minlength=classes)
+    accuracy = np.bincount(labels, predicted == labels, classes) / seen
+    into = np.bincount(predicted, (class_counts / seen)[labels], classes)  # training images classified into each class
+    total = (accuracy * class_counts).sum() / class_counts.sum()
+    return Progress(float(total), accuracy, into / class_counts, np.bincount(labels, norms, classes) / seen)

@@ -83,6 +83,7 @@ def apply_policy(images: torch.Tensor, generator: np.random.Generator) -> torch.
 
 
 def invert(images: torch.Tensor, magnitudes: np.ndarray) -> torch.Tensor:
+    """The negative."""
     return 255 - images
 
 

@@ -127,7 +127,8 @@ def check_combination(method: Method) -> None:
     ------
     InputError
         If features are to be mixed behind a group that the backbone does not have, or if the imbalance would be corrected twice: a
-        class-balanced sampler has removed it already when a loss or re-weighting for the training set's class sizes corrects for it.
+        class-balanced sampler has removed it already when a loss or re-weighting for the training set's class sizes corrects for it
+        (`square_root` and `progressive` leave some of it, so they combine with all).
     """
     train, after = method.train, getattr(method.mixing, "after", 0)
     for where in after if isinstance(after, list) else [after]:

@@ -76,6 +76,6 @@ def _cut_out(images: torch.Tensor, side: int, generator: np.random.Generator) ->
     b, h, w, _ = images.shape
     y, x = (torch.from_numpy(generator.integers(0, length, (b, 1))).to(images.device) for length in (h, w))
     rows, columns = torch.arange(h, device=images.device), torch.arange(w, device=images.device)
-    in_rows = (rows >= y - side // 2) & (rows < y + side // 2)  # (b, h)
-    in_columns = (columns >= x - side // 2) & (columns < x + side // 2)  # (b, w)
+    top, left = y - side // 2, x - side // 2
+    in_rows, in_columns = (rows >= top) & (rows < top + side), (columns >= left) & (columns < left + side)  # (b, h), (b, w)
     return torch.where((in_rows[:, :, None] & in_columns[:, None, :])[..., None], 0, images)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline import deviation, evaluate, extract, params, prepare, train
+from pipeline import deviation, evaluate, extract, params, prepare, recipe
 from pipeline.files import InputError
 
 SEEDS = ("subset", "train", "heads")
@@ -42,7 +42,7 @@ def check(tree: dict[str, Any]) -> None:
         if key not in SEEDS:
             raise InputError(f"params.yaml: seed.{key}: unknown key; known here: {', '.join(SEEDS)}")
     prepare.read_params(tree)
-    train.read_params(tree)
+    recipe.read(tree)
     for package, model in PACKAGES.items():
         for name in params.at(tree, package):
             where = f"{package}.{name}"

@@ -132,5 +132,8 @@ def _classifier(path: Path, file: h5py.File, classes: int, dim: int) -> Classifi
         raise InputError(f"{path}: classifier: NaN or infinite values")
     if not file["classifier"].attrs.get("normalise", False):
         return Classifier.linear(weight, bias)
+    scale = float(file["classifier"].attrs["scale"])
+    if not (np.isfinite(scale) and scale > 0):
+        raise InputError(f"{path}: classifier: scale is {scale}, expected a positive number")
     norms = np.maximum(np.linalg.norm(weight, axis=1, keepdims=True), 1e-12)
-    return Classifier.linear(float(file["classifier"].attrs["scale"]) * weight / norms, bias, transform=Transform(l2=True))
+    return Classifier.linear(scale * weight / norms, bias, transform=Transform(l2=True))

@@ -29,22 +29,23 @@ def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
     return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
-def feature_blocks(
-    network: Network, split: Images, data: ImageSet, batch: int, bf16: bool = False, rows: np.ndarray | None = None
-) -> Iterator[torch.Tensor]:
-    """Pooled features (b, dim) float32 of a split's images, `batch` at a time; evaluation mode, no augmentation.
+def prepared(split: Images, rows: np.ndarray | slice, data: ImageSet, place: torch.device) -> torch.Tensor:
+    """Some of a split's images as the network takes them, without augmentation: (b, channels, size, size) float32."""
+    pixels = torch.from_numpy(np.array(split.images[rows])).to(place)
+    return normalise(centre(pixels, data.image_size), *statistics(data, place))
+
+
+def feature_blocks(network: Network, split: Images, data: ImageSet, batch: int, bf16: bool = False) -> Iterator[torch.Tensor]:
+    """Pooled features (b, dim) float32 of all images of a split, in order, `batch` at a time; evaluation mode, no augmentation.
 
     bf16 : run under bfloat16 autocast
-    rows : (n,) indices of the images wanted, in that order; all of them by default
     """
     network.eval()
     place = next(network.parameters()).device
-    mean, std = statistics(data, place)
-    for start in range(0, len(split.labels) if rows is None else len(rows), batch):
-        some = slice(start, start + batch)
-        pixels = torch.from_numpy(np.array(split.images[some if rows is None else rows[some]])).to(place)
+    for start in range(0, len(split.labels), batch):
+        images = prepared(split, slice(start, start + batch), data, place)
         with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=bf16):
-            features = network.features(normalise(centre(pixels, data.image_size), mean, std))
+            features = network.features(images)
         yield features.float()
 
 

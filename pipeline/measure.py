@@ -3,8 +3,8 @@
 After an epoch, in evaluation mode, without augmentation or mixing, over training images:
 - accuracy: share of a class's images that are classified right (figures 1a and 3)
 - classification ratio: images classified into a class, whatever they are, divided by the images of that class (figure 1b)
-- gradient norm: |∇ loss| with respect to an image's feature, the mean over a class's images (figure 4). The paper writes g(x), its
-  features where MFW mixes, and also f(x), those before the classifier; these here are f(x), which every network and every method has.
+- gradient norm: |∇ loss| with respect to g(x), the maps behind the group where MFW mixes, the mean over a class's images (figure 4). They
+  are taken at the same place whatever the mixing, so that runs compare: `train.watch.after`, by default the paper's second group.
 
 They are measured on a fixed sample, so that they cost little beside the epoch itself: all images of small classes and the same number
 of each larger one. An image of a class of which one in k is watched counts k times, so nothing is biased towards small classes; the
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from pipeline.inference import feature_blocks
+from pipeline.inference import prepared
 from pipeline.sampling import by_class
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Progress(NamedTuple):
     total: float  # accuracy over all training images
     accuracy: np.ndarray  # (c,)
     ratio: np.ndarray  # (c,)
-    gradient_norm: np.ndarray  # (c,)
+    gradient_norm: np.ndarray  # (c,), zeros where gradients were not asked for
 
 
 def watched(labels: np.ndarray, images: int, seed: int) -> np.ndarray:
@@ -52,21 +52,34 @@ def measure(
     loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     batch: int,
     bf16: bool,
+    after: int | None,
 ) -> Progress:
     """Measure on the training images `rows` (m,), of which every class has some.
 
     loss_of : logits (b, c) and labels (b,) to losses (b,): the loss in use, without re-weighting
+    after : number of groups behind which gradients are taken; None leaves them out, which halves the cost
     """
-    place, labels = next(network.parameters()).device, data.train.labels[rows]
+    network.eval()
+    place, labels, split = next(network.parameters()).device, data.train.labels[rows], after or 0
     predicted, norms = [], []
-    for block, start in zip(feature_blocks(network, data.train, data, batch, bf16, rows), range(0, len(rows), batch), strict=True):
-        features = block.clone().requires_grad_()  # the block itself was made in inference mode
-        logits = network.classifier(features)
-        losses = loss_of(logits, torch.from_numpy(labels[start : start + batch]).to(place))
-        (gradient,) = torch.autograd.grad(losses.sum(), features)
+    for start in range(0, len(rows), batch):
+        maps = prepared(data.train, rows[start : start + batch], data, place)
+        with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
+            with torch.no_grad():
+                for group in network.groups[:split]:
+                    maps = group(maps)
+            maps.requires_grad_(after is not None)
+            with torch.set_grad_enabled(after is not None):
+                features = network.rest(maps, split)
+        with torch.set_grad_enabled(after is not None):
+            logits = network.classifier(features.float())
+            losses = loss_of(logits, torch.from_numpy(labels[start : start + batch]).to(place))
         predicted.append(logits.detach().argmax(1))
-        norms.append(gradient.norm(dim=1))
-    return summary(labels, torch.cat(predicted).cpu().numpy(), torch.cat(norms).cpu().numpy(), data.class_counts)
+        if after is not None:
+            (gradient,) = torch.autograd.grad(losses.sum(), maps)
+            norms.append(gradient.float().flatten(1).norm(dim=1))
+    found = torch.cat(norms).cpu().numpy() if norms else np.zeros(len(rows))
+    return summary(labels, torch.cat(predicted).cpu().numpy(), found, data.class_counts)
 
 
 def summary(labels: np.ndarray, predicted: np.ndarray, norms: np.ndarray, class_counts: np.ndarray) -> Progress:

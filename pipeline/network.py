@@ -57,6 +57,12 @@ class Network(nn.Module):
             x = _mixed(x, mix)
         return x.mean((2, 3))
 
+    def rest(self, maps: torch.Tensor, after: int) -> torch.Tensor:
+        """Pooled features (b, dim) of the maps behind the first `after` groups, (b, channels, h, w)."""
+        for group in self.groups[after:]:
+            maps = group(maps)
+        return maps.mean((2, 3))
+
     def forward(self, x: torch.Tensor, mix: Mix | None = None) -> torch.Tensor:
         """Logits (b, c)."""
         return self.classifier(self.features(x, mix))

@@ -46,7 +46,7 @@ def minimise(
 def class_balanced_batches(labels: np.ndarray, epochs: int, batch: int, seed: int) -> torch.Tensor:
     """Indices into `labels` for every step of a fit, (steps, batch); an epoch is as many draws as there are samples, rounded up."""
     steps = epochs * -(-len(labels) // batch)
-    return to_device(class_balanced(labels, steps * batch, np.random.default_rng(seed)).reshape(steps, batch))
+    return to_device(class_balanced(labels, 0, steps * batch, seed).reshape(steps, batch))
 
 
 def new_linear(classes: int, dim: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

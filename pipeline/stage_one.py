@@ -23,7 +23,7 @@ from pipeline.sampling import epoch_order
 if TYPE_CHECKING:
     from pipeline.images import ImageSet
     from pipeline.network import Network
-    from pipeline.train import Method, Train
+    from pipeline.recipe import Recipe, Train
 
 
 class Trained(NamedTuple):
@@ -42,13 +42,13 @@ class Trained(NamedTuple):
     classes: list[dict[str, Any]]
 
 
-def fit(method: Method, data: ImageSet, seed: int) -> Trained:
+def fit(recipe: Recipe, data: ImageSet, seed: int) -> Trained:
     """Train from random weights."""
-    train, place = method.train, device()
-    network = new_network(method, data, seed)
+    train, place = recipe.train, device()
+    network = new_network(recipe, data, seed)
     bf16 = train.precision == "bf16" or (train.precision == "auto" and inference.bf16_pays(data.image_size, place))
     augmentation = getattr(augment, train.augment)
-    objective = Objective(network, data, method.loss, method.mixing, method.reweighting, augmentation, bf16)
+    objective = Objective(network, data, recipe.loss, recipe.mixing, recipe.reweighting, augmentation, bf16)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9, weight_decay=train.weight_decay)
 
     order, rows = epoch_order(train.sampler, data.train.labels, train.epochs, seed), watched(data.train.labels, train.watch.images, seed)
@@ -57,21 +57,23 @@ def fit(method: Method, data: ImageSet, seed: int) -> Trained:
         for epoch in range(train.epochs):
             row = run_epoch(epoch, batches(order(epoch), train.batch), train, objective, optimiser, seed, bar)
             progress = epoch / train.epochs
-            found = measure(network, data, rows, lambda z, y, at=progress: objective.loss_of(z, y, at), train.batch, bf16)
-            row["alpha"] = method.loss.alpha(progress) if hasattr(method.loss, "alpha") else None
+            for_classes = (epoch + 1) % train.watch.every == 0 or epoch + 1 == train.epochs
+            loss_of = lambda z, y, at=progress: objective.loss_of(z, y, at)  # noqa: E731
+            found = measure(network, data, rows, loss_of, train.batch, bf16, train.watch.after if for_classes else None)
+            row["alpha"] = recipe.loss.alpha(progress) if callable(getattr(recipe.loss, "alpha", None)) else None
             row["train_accuracy"] = 100 * found.total
             row["val_accuracy"] = None if data.val is None else 100 * inference.accuracy(network, data.val, data, train.batch, bf16)
             curve.append(row)
-            if (epoch + 1) % train.watch.every == 0 or epoch + 1 == train.epochs:
+            if for_classes:
                 classes += class_rows(epoch + 1, found, data.class_counts)
     return Trained(network.eval().cpu(), curve, classes)
 
 
-def new_network(method: Method, data: ImageSet, seed: int) -> Network:
+def new_network(recipe: Recipe, data: ImageSet, seed: int) -> Network:
     """The network for these images, with random weights, where training runs; its classifier is a cosine where the loss asks for one."""
     torch.manual_seed(seed)
-    scale = getattr(method.loss, "cosine_scale", None)
-    network = backbone.build(method.train.backbone["family"], method.backbone.model_dump(), data.channels, data.classes, scale)
+    scale = getattr(recipe.loss, "cosine_scale", None)
+    network = backbone.build(recipe.train.backbone["family"], recipe.backbone.model_dump(), data.channels, data.classes, scale)
     return network.to(device(), memory_format=torch.channels_last)
 
 

@@ -51,7 +51,7 @@ def declared(stage, **chosen):
 
 
 def test_the_closure_follows_imports():
-    assert imported("pipeline/check.py") >= {"pipeline/train.py", "pipeline/files.py"}
+    assert imported("pipeline/check.py") >= {"pipeline/recipe.py", "pipeline/files.py"}
     assert "pipeline/network.py" in imported("pipeline/backbone.py")  # inside of a function
     assert "pipeline/objective.py" not in imported("pipeline/inference.py")
     assert closure("pipeline/files.py") == {"pipeline/files.py"}

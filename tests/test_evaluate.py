@@ -151,7 +151,7 @@ def test_check_accepts_the_projects_parameters(workspace):
         ("{kind: tau, tau: 0.7}", "{tau: 0.7}", "heads.tau.kind: missing"),
         ("  tau: {", "  t/u: {", "heads.t/u: a head's name has letters, digits, _ and -"),
         ("graloss: {c: 2.0,", "graloss: {c: 0.5,", "losses.graloss: c = 0.5 and s = 1 give a falling α"),
-        ("start: 0.8", "start: 80", "reweighting.deferred.start: input should be less than or equal to 1, got 80"),
+        ("start: 0.8", "start: 80", "reweighting.deferred.start: input should be less than 1, got 80"),
         ("after: 2, alpha: 2.0", "after: 2, alpha: 0", "mixing.mfw.alpha: input should be greater than 0, got 0"),
         ("  ce: {}", "  cee: {}", "losses.ce: missing"),
         ("extract: {batch: 128}", "extract: {batch: 0}", "extract.batch: input should be greater than or equal to 1, got 0"),

@@ -125,7 +125,7 @@ def test_the_first_step_is_sgd_by_hand(train, kind):
     n = len(train.labels)
     lr, wd = 0.1, 0.01
     fitted = {"lws": lws, "crt": crt}[kind].Head(epochs=1, batch=n, lr=lr, weight_decay=wd).fit(train, None, 3)
-    rows = class_balanced(train.labels, n, np.random.default_rng(3))
+    rows = class_balanced(train.labels, 0, n, 3)
     x, y = train.features[rows].astype(float), train.labels[rows]
     w, b = (train.classifier.weight, train.classifier.bias) if kind == "lws" else (t.detach().numpy() for t in new_linear(5, 8, 3))
     z = x @ w.astype(float).T + b

@@ -25,23 +25,30 @@ def network(cosine_scale=None):
     return backbone.build("cifar_resnet", {"depth": 8, "width": 4}, 3, 3, cosine_scale)
 
 
+@pytest.mark.parametrize("after", [0, 2, 4])
 @pytest.mark.parametrize("loss", [ce.Loss(), graloss.Loss(), ldam.Loss()])
-def test_every_quantity_is_its_definition(data, loss):
+def test_every_quantity_is_its_definition(data, loss, after):
     net = network(getattr(loss, "cosine_scale", None))
     loss_of = loss.build(torch.tensor(COUNTS, dtype=torch.float32))
-    found = measure(net, data, np.arange(57), lambda z, y: loss_of(z, y, 0.7), 10, False)
+    found = measure(net, data, np.arange(57), lambda z, y: loss_of(z, y, 0.7), 10, False, after)
 
     net.eval()
     x = inference.normalise(torch.from_numpy(data.train.images), torch.full((3,), 0.5), torch.full((3,), 0.2))
     right, into, norms = np.zeros(3), np.zeros(3), np.zeros(3)
     for image, label in zip(x, torch.from_numpy(data.train.labels), strict=True):
-        feature = net.features(image[None]).detach().requires_grad_()
-        z = net.classifier(feature)
+        g = image[None]
+        for group in net.groups[:after]:
+            g = group(g)
+        g = g.detach().requires_grad_()
+        h = g
+        for group in net.groups[after:]:
+            h = group(h)
+        z = net.classifier(h.mean((2, 3)))
         loss_of(z, label[None], 0.7).sum().backward()
         guess = z.argmax().item()
         right[label] += guess == label
         into[guess] += 1
-        norms[label] += feature.grad.norm().item()
+        norms[label] += g.grad.norm().item()
     np.testing.assert_allclose(found.accuracy, right / COUNTS)
     np.testing.assert_allclose(found.ratio, into / COUNTS)
     np.testing.assert_allclose(found.gradient_norm, norms / COUNTS, rtol=1e-4)
@@ -49,19 +56,27 @@ def test_every_quantity_is_its_definition(data, loss):
 
 
 def test_the_gradient_of_cross_entropy_is_the_papers(data):
-    """|Σ_k (p_k - 1{k = y}) w_k|, the norm of Eq. 7 for many classes."""
+    """Behind the last group h is the pool: the norm of Eq. 7 for many classes, |Σ_k (p_k - 1{k = y}) w_k|, over the root of its pixels."""
     net = network()
-    found = measure(net, data, np.arange(57), lambda z, y: ce.Loss().build(None)(z, y, 0.0), 64, False)
+    found = measure(net, data, np.arange(57), lambda z, y: ce.Loss().build(None)(z, y, 0.0), 64, False, 4)
     features = torch.cat(list(inference.feature_blocks(net, data.train, data, 64)))
     errors = net.classifier(features).softmax(1) - torch.eye(3)[data.train.labels]
-    norms = (errors @ net.classifier.weight).norm(dim=1).detach().numpy()
+    norms = (errors @ net.classifier.weight).norm(dim=1).detach().numpy() / 2  # maps of 2 x 2
     np.testing.assert_allclose(found.gradient_norm, [norms[data.train.labels == k].mean() for k in range(3)], rtol=1e-4)
+
+
+def test_without_gradients_the_rest_is_the_same(data):
+    net, loss_of = network(), lambda z, y: ce.Loss().build(None)(z, y, 0.0)
+    full, quick = (measure(net, data, np.arange(57), loss_of, 16, False, after) for after in (2, None))
+    assert full.total == quick.total
+    assert np.array_equal(full.accuracy, quick.accuracy) and np.array_equal(full.ratio, quick.ratio)
+    assert full.gradient_norm.all() and not quick.gradient_norm.any()
 
 
 def test_measuring_leaves_the_network_as_it_was(data):
     net = network()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    measure(net, data, np.arange(57), lambda z, y: ce.Loss().build(None)(z, y, 0.0), 16, False)
+    measure(net, data, np.arange(57), lambda z, y: ce.Loss().build(None)(z, y, 0.0), 16, False, 2)
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
 

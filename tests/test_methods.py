@@ -12,32 +12,34 @@ import torch
 from ruamel.yaml import YAML
 from torch import nn
 
-from pipeline import params, prepare, train
+from pipeline import params, prepare, recipe, train
 from pipeline.network import Network
 from pipeline.objective import batch_loss
 from tests.conftest import ROOT
 from tests.test_cifar import REAL, needs_cifar
 
 README = (ROOT / "README.md").read_text()
-COUNTS = np.array([5000.0, 900.0, 150.0, 50.0])
+COUNTS = np.array([60.0, 25.0, 9.0, 3.0])  # near each other, so that MFW's sigmoid is not saturated
 LABELS = np.array([0, 0, 1, 0, 2, 3, 1, 0])
 PRIOR = COUNTS / COUNTS.sum()
+KEYS = ("loss", "mix", "reweight")
+
+
+def table():
+    """The cells of each row."""
+    text = re.search(r"<!-- methods -->\n.*\n\|---.*\n((?:\|.*\n)+)", README)[1]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
 
 
 def rows():
     """Name and flags of each row."""
-    table = re.search(r"<!-- methods -->\n.*\n\|---.*\n((?:\|.*\n)+)", README)[1]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    return {
-        name.split(" (")[0]: {"loss": loss.strip("`"), "mix": mix.strip("`"), "reweight": weights.strip("`")}
-        for name, loss, mix, weights, _ in cells
-    }
+    return {name.split(" (")[0]: dict(zip(KEYS, (flag.strip("`") for flag in flags[:3]), strict=True)) for name, *flags in table()}
 
 
 def method(flags):
     tree = params.read(ROOT / "params.yaml")
     tree["train"] |= flags
-    return train.read_params(tree)
+    return recipe.read(tree)
 
 
 # By hand, one sample at a time: a loss is a function of logits (c,), label and progress.
@@ -84,7 +86,7 @@ def no_mixing(generator):
 def mfw(generator):
     partner, share = generator.permutation(8), generator.beta(2.0, 2.0, 8)
     mu, gamma = np.exp(np.log(COUNTS).mean()), np.exp(np.log(COUNTS).std())
-    weakening = 0.5 / (1 + np.exp(-np.clip((COUNTS - mu) / (2 * gamma), -700, 700)))
+    weakening = 0.5 / (1 + np.exp(-(COUNTS - mu) / (2 * gamma)))
     return 2, partner, weakening[LABELS] * share, np.zeros(8)
 
 
@@ -192,6 +194,22 @@ def slope(f, array):
 
 def test_the_table_has_every_named_method():
     assert set(rows()) == set(BY_HAND)
+
+
+def test_what_is_to_set_as_well_can_be_set():
+    """The last column's `section.name.key: value` are keys of the row's own methods, and the values are allowed."""
+    found = 0
+    for name, *flags, more in table():
+        chosen = dict(zip(KEYS, (flag.strip("`") for flag in flags), strict=True))
+        for section, which, key, value in re.findall(r"`(\w+)\.(\w+)\.(\w+)(?:: ([\d.]+))?`", more):
+            tree = params.read(ROOT / "params.yaml")
+            assert which == chosen[{"losses": "loss", "mixing": "mix"}[section]], name
+            assert key in tree[section][which]
+            tree[section][which][key] = float(value or tree[section][which][key])
+            tree["train"] |= chosen
+            recipe.read(tree)
+            found += 1
+    assert found == 7
 
 
 @pytest.mark.parametrize("seed", [0, 1])

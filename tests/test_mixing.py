@@ -15,15 +15,22 @@ from pipeline.network import Mix, Network
 
 @pytest.mark.parametrize("scale", ["geometric", "arithmetic"])
 def test_weakening_is_eq_12(scale):
-    counts = [5000, 700, 90, 50]
+    counts = [60, 25, 9, 3]  # near each other: nothing of the sigmoid is saturated
     mu = math.exp(sum(math.log(n) for n in counts) / 4)
     if scale == "geometric":
         gamma = math.exp(math.sqrt(sum((math.log(n) - math.log(mu)) ** 2 for n in counts) / 4))
     else:
         gamma = math.sqrt(sum((n - sum(counts) / 4) ** 2 for n in counts) / 4)
-    expected = [0.5 / (1 + math.exp(-max(-700.0, (n - mu) / (2 * gamma)))) for n in counts]
-    actual = mfw.Mixing(beta=2.0, scale=scale).weakening(torch.tensor(counts, dtype=torch.float32))
-    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-9)
+    for beta in (0.5, 2.0):
+        expected = [0.5 / (1 + math.exp(-(n - mu) / (beta * gamma))) for n in counts]
+        actual = mfw.Mixing(beta=beta, scale=scale).weakening(torch.tensor(counts, dtype=torch.float32))
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", ["geometric", "arithmetic"])
+@pytest.mark.parametrize("n", [1, 5000, 12345])
+def test_classes_of_one_size_are_weakened_alike(scale, n):
+    np.testing.assert_allclose(mfw.Mixing(scale=scale, beta=0.01).weakening(torch.full((100,), float(n))), 0.25, atol=1e-6)
 
 
 @pytest.mark.parametrize(("kind", "beta"), [("exponential", 2.0), ("step", 0.01)])

@@ -12,18 +12,18 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from pipeline import augment, backbone, extract, features, images, inference, params, prepare, stage_one, train
+from pipeline import augment, backbone, extract, features, images, inference, params, prepare, recipe, stage_one, train
 from pipeline.files import InputError
 from pipeline.network import Network
 from pipeline.objective import Objective, batch_loss
 from pipeline.sampling import epoch_order
-from tests.conftest import edit, stage
+from tests.conftest import ROOT, edit, stage
 
 
 def method(**changes):
     tree = params.read()
     tree["train"] |= {"epochs": 2, "warmup_epochs": 1, "batch": 64, **changes}
-    return train.read_params(tree)
+    return recipe.read(tree)
 
 
 @pytest.fixture
@@ -116,12 +116,12 @@ def test_what_an_epoch_draws_is_a_function_of_seed_and_epoch(digits, sampler, mo
 
 
 def test_rows_of_classes_come_every_so_many_epochs_and_last(digits):
-    trained = stage_one.fit(method(epochs=5, watch={"images": 50, "every": 2}), digits, 0)
+    trained = stage_one.fit(method(epochs=5, watch={"images": 50, "every": 2, "after": 2}), digits, 0)
     assert [row["epoch"] for row in trained.classes[::10]] == [2, 4, 5]
 
 
 def test_watching_more_images_changes_nothing_but_what_is_measured(digits):
-    few, all_of_them = (stage_one.fit(method(watch={"images": images, "every": 1}), digits, 0) for images in (40, 400))
+    few, all_of_them = (stage_one.fit(method(watch={"images": images, "every": 1, "after": 2}), digits, 0) for images in (40, 400))
     for a, b in zip(few.network.state_dict().values(), all_of_them.network.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert [row["loss"] for row in few.curve] == [row["loss"] for row in all_of_them.curve]
@@ -145,14 +145,25 @@ def test_without_validation_its_column_is_empty(digits):
 
 def test_grey_pictures_have_no_autoaugment(digits):
     with pytest.raises(InputError, match="train.augment: 'autoaugment' is a policy for colour images, and these are grey"):
-        train.check_images(method(augment="autoaugment").train, digits)
+        recipe.check_images(method(augment="autoaugment").train, digits)
+
+
+def test_autoaugment_trains_and_draws_from_the_seed():
+    rng = np.random.default_rng(0)
+    split = images.Images(rng.integers(0, 256, (40, 16, 16, 3), np.uint8), np.repeat([0, 1], [30, 10]))
+    data = images.ImageSet(split, None, split, np.array([30, 10]), ["a", "b"], np.full(3, 0.5), np.full(3, 0.2), 16)
+    tree = params.read(ROOT / "params.yaml")
+    tree["train"] |= {"augment": "autoaugment", "epochs": 2, "warmup_epochs": 0, "batch": 8}
+    first, again, other = (stage_one.fit(recipe.read(tree), data, seed) for seed in (0, 0, 1))
+    assert first.curve == again.curve
+    assert first.curve != other.curve
 
 
 COMBINATIONS = {name: params.known(name) for name in ("losses", "mixing", "reweighting")}
 
 
 @pytest.mark.parametrize("sampler", ["instance", "class_balanced", "square_root", "progressive"])
-def test_all_choices_combine_but_where_the_imbalance_would_be_corrected_twice(workspace, sampler):
+def test_all_choices_combine_but_class_sizes_with_a_class_balanced_sampler(workspace, sampler):
     """7 losses x 5 mixings x 3 re-weightings: one forward and backward pass each, or the one refusal."""
     for loss, mix, reweight in itertools.product(*COMBINATIONS.values()):
         balancing = {"logit_adjust", "balanced_softmax", "graloss", "class_balanced", "deferred"} & {loss, reweight}
@@ -252,7 +263,7 @@ def test_a_backbone_of_other_classes_is_refused(digits, workspace):
 
 
 AS_WELL = {
-    "mix: mfw": [("after: 2", "after: 5")],
+    "mix: mfw": [("mfw: {after: 2", "mfw: {after: 5")],
     "mix: manifold_mixup": [("after: [0, 2, 3]", "after: [0, 5]")],
     "sampler: class_balanced": [("reweight: none", "reweight: deferred")],
     "loss: graloss": [("c: 2.0, s: 1.0", "c: 1.0, s: 1.0")],
@@ -289,6 +300,7 @@ AS_WELL = {
             ("watch: {images: 2000", "watch: {images: 0"),
             "params.yaml: train.watch.images: input should be greater than or equal to 1, got 0",
         ),
+        (("every: 5, after: 2", "every: 5, after: 9"), "params.yaml: train.watch.after: the backbone 'cifar_resnet' has 4 groups"),
         (("loss: ce ", "loss: graloss "), "params.yaml: losses.graloss: c = 1 gives α = 0 throughout; the linear schedule is c: 1.0 with"),
         (("epochs: 60", "epochs: 0"), "params.yaml: train.epochs: input should be greater than or equal to 1, got 0"),
         (("epochs: 60", "epochs: 5"), "params.yaml: train: warmup_epochs (5) should be less than epochs (5)\n"),

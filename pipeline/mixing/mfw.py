@@ -57,7 +57,8 @@ class Mixing(Params):
         if self.scale == "geometric":
             scale = counts.log().std(correction=0).exp()
         else:
-            scale = counts.std(correction=0).clamp(min=1e-12)  # a balanced set has none: s = 0.25 everywhere
+            scale = counts.std(correction=0)
+            scale = scale if scale > 0 else 1.0  # classes of one size: s = 0.25 everywhere
         return (0.5 * ((counts - mean) / (self.beta * scale)).sigmoid()).float()
 
     def build(self, class_counts: torch.Tensor) -> Callable[[torch.Tensor, np.random.Generator], Mix]:

@@ -28,7 +28,7 @@ class Mixing(Params):
     """alpha : of Beta(α, α); kappa, tau : the paper's κ = 3 and τ = 0.5."""
 
     alpha: float = Field(1.0, gt=0)
-    kappa: float = Field(3.0, ge=1)
+    kappa: float = Field(3.0, gt=1)
     tau: float = Field(0.5, ge=0, le=1)
 
     def label_share(self, own: torch.Tensor, partner: torch.Tensor, share: float) -> torch.Tensor:

@@ -23,7 +23,7 @@ class Reweighting(Params):
 
     balances: ClassVar[bool] = True
 
-    start: float = Field(0.8, ge=0, le=1)
+    start: float = Field(0.8, ge=0, lt=1)
     beta: float = Field(0.9999, ge=0, lt=1)
 
     def build(self, class_counts: torch.Tensor) -> Callable[[float], torch.Tensor]:

@@ -114,6 +114,16 @@ def test_a_normalised_classifier_gives_scale_times_cosines(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(train.seen_by(train.classifier).features, axis=1), 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
+def test_a_scale_that_is_no_positive_number_is_refused(tmp_path, scale):
+    write(tmp_path / "f.h5")
+    with h5py.File(tmp_path / "f.h5", "a") as file:
+        file["classifier"].attrs["normalise"] = True
+        file["classifier"].attrs["scale"] = scale
+    with pytest.raises(InputError, match=r"f.h5: classifier: scale is .*, expected a positive number"):
+        features.load(tmp_path / "f.h5", "train")
+
+
 def test_a_linear_classifier_sees_the_features_themselves(tmp_path):
     write(tmp_path / "f.h5")
     train = features.load(tmp_path / "f.h5", "train")["train"]

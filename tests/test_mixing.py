@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from pipeline.files import InputError
@@ -113,6 +114,11 @@ def test_manifold_mixup_draws_its_place_evenly():
 def test_remix_moves_labels_of_unequal_pairs_only(own, partner, share, label):
     actual = remix.Mixing().label_share(torch.tensor([float(own)]), torch.tensor([float(partner)]), share)
     assert actual.item() == pytest.approx(label)
+
+
+def test_remix_needs_classes_of_unequal_size_to_lean():
+    with pytest.raises(ValidationError, match="greater than 1"):
+        remix.Mixing(kappa=1.0)
 
 
 def test_remix_is_its_equation_pair_by_pair():

@@ -62,6 +62,8 @@ MAGNITUDES = {  # of each level
     "autocontrast": _NONE,
     "equalize": _NONE,
 }
+STRENGTHS = np.array([[MAGNITUDES[name][level] for name, _, level in sub] for sub in POLICY])  # (25, 2)
+PROBABILITIES = {op: np.array([[p if name == op else 0.0 for name, p, _ in sub] for sub in POLICY]) for op in MAGNITUDES}  # (25, 2) each
 SIGNED = ("shear_y", "translate_x", "translate_y", "brightness", "color", "contrast", "sharpness")
 
 
@@ -72,11 +74,9 @@ def apply_policy(images: torch.Tensor, generator: np.random.Generator) -> torch.
     images = images.clone()
     for step in range(2):
         for name, operation in OPERATIONS.items():
-            uses = np.array([sub[step][1] if sub[step][0] == name else 0.0 for sub in POLICY])  # its probability in each sub-policy
-            rows = np.flatnonzero(happens[:, step] < uses[chosen])
+            rows = np.flatnonzero(happens[:, step] < PROBABILITIES[name][chosen, step])
             if len(rows):
-                levels = np.array([POLICY[k][step][2] for k in chosen[rows]])
-                magnitudes = MAGNITUDES[name][levels] * (signs[rows, step] if name in SIGNED else 1)
+                magnitudes = STRENGTHS[chosen[rows], step] * (signs[rows, step] if name in SIGNED else 1)
                 where = torch.from_numpy(rows).to(images.device)
                 images[where] = operation(images[where], magnitudes)
     return images

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import params
-from pipeline.files import InputError, pack_metadata, replacing, unpack_metadata
+from pipeline.files import InputError, pack_metadata, read_tensors, replacing
 
 if TYPE_CHECKING:
     from pipeline.network import Network
@@ -55,16 +55,7 @@ def load(channels: int, classes: int, path: Path = FILE) -> Network:
     InputError
         If the file is missing, damaged, of another schema, made for other images, or its weights do not fit its architecture.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "torch") as file:
-            about = unpack_metadata(file.metadata(), path, SCHEMA)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; run `dvc repro train`") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a complete backbone ({error}); run `dvc repro --force train`") from None
+    about, weights = read_tensors(path, "torch", SCHEMA, "backbone", "run `dvc repro train`", "run `dvc repro --force train`")
     if (about["channels"], about["classes"]) != (channels, classes):
         raise InputError(
             f"{path}: made for {about['channels']} channels and {about['classes']} classes, the images have {channels} and {classes}; "

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from pipeline.files import InputError, pack_metadata, replacing, unpack_metadata
+from pipeline.files import pack_metadata, read_tensors, replacing
 
 SCHEMA = "tailcache-classifier-1"
 BLOCK = 4096  # rows scored at a time: the scores of a block stay in the processor's cache
@@ -150,14 +149,8 @@ class Classifier:
         InputError
             If the file is missing, damaged or of another schema.
         """
-        try:
-            with safe_open(path, "numpy") as file:
-                about = unpack_metadata(file.metadata(), path, SCHEMA)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        except FileNotFoundError:
-            raise InputError(f"{path}: not found; run `dvc repro`, or `dvc pull` first where the results are shared") from None
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: not a complete classifier ({error}); run `dvc repro`") from None
+        missing = "run `dvc repro`, or `dvc pull` first where the results are shared"
+        about, tensors = read_tensors(path, "numpy", SCHEMA, "classifier", missing, "run `dvc repro`")
         depth = sum(name.endswith(".weight") for name in tensors)
         return cls(
             layers=tuple((tensors[f"layer{i}.weight"], tensors[f"layer{i}.bias"]) for i in range(depth)),

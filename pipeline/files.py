@@ -74,6 +74,26 @@ def note_time(stage: str, seconds: float, images: int = 0) -> None:
         file.write(json.dumps({"stage": stage, "seconds": round(seconds, 3), "images": images}) + "\n")
 
 
+def read_tensors(path: Path, framework: str, schema: str, what: str, missing: str, damaged: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a safetensors file of ours: its metadata and its tensors by name, as arrays of `framework` (`numpy` or `torch`).
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or of another schema: a line that calls it `what` and ends in what to do.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework) as file:
+            about = unpack_metadata(file.metadata(), path, schema)
+            return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; {missing}") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a complete {what} ({error}); {damaged}") from None
+
+
 def pack_metadata(content: dict[str, Any]) -> dict[str, str]:
     """Metadata for a safetensors file: one key, because the format writes several in random order."""
     return {"tailcache": json.dumps(content, sort_keys=True)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,10 +29,17 @@ def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
     return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
-def prepared(split: Images, rows: np.ndarray | slice, data: ImageSet, place: torch.device) -> torch.Tensor:
-    """Some of a split's images as the network takes them, without augmentation: (b, channels, size, size) float32."""
-    pixels = torch.from_numpy(np.array(split.images[rows])).to(place)
-    return normalise(centre(pixels, data.image_size), *statistics(data, place))
+def loader(data: ImageSet, place: torch.device) -> Callable[[Images, np.ndarray | slice], torch.Tensor]:
+    """A function of a split and rows of it that gives these images as the network takes them, without augmentation:
+    (b, channels, size, size) float32.
+    """
+    mean, std = statistics(data, place)
+
+    def load(split: Images, rows: np.ndarray | slice) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(split.images[rows])).to(place)
+        return normalise(centre(pixels, data.image_size), mean, std)
+
+    return load
 
 
 def feature_blocks(network: Network, split: Images, data: ImageSet, batch: int, bf16: bool = False) -> Iterator[torch.Tensor]:
@@ -42,8 +49,9 @@ def feature_blocks(network: Network, split: Images, data: ImageSet, batch: int, 
     """
     network.eval()
     place = next(network.parameters()).device
+    load = loader(data, place)
     for start in range(0, len(split.labels), batch):
-        images = prepared(split, slice(start, start + batch), data, place)
+        images = load(split, slice(start, start + batch))
         with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=bf16):
             features = network.features(images)
         yield features.float()

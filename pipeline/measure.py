@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from pipeline.inference import prepared
+from pipeline.inference import loader
 from pipeline.sampling import by_class
 
 if TYPE_CHECKING:
@@ -61,21 +61,20 @@ def measure(
     """
     network.eval()
     place, labels, split = next(network.parameters()).device, data.train.labels[rows], after or 0
+    load, autocast = loader(data, place), torch.autocast(place.type, torch.bfloat16, enabled=bf16)
     predicted, norms = [], []
     for start in range(0, len(rows), batch):
-        maps = prepared(data.train, rows[start : start + batch], data, place)
-        with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
-            with torch.no_grad():
-                for group in network.groups[:split]:
-                    maps = group(maps)
-            maps.requires_grad_(after is not None)
-            with torch.set_grad_enabled(after is not None):
-                features = network.rest(maps, split)
+        some = slice(start, start + batch)
+        with torch.no_grad(), autocast:
+            maps = network.maps(load(data.train, rows[some]), split)
         with torch.set_grad_enabled(after is not None):
+            maps.requires_grad_(after is not None)
+            with autocast:
+                features = network.rest(maps, split)
             logits = network.classifier(features.float())
-            losses = loss_of(logits, torch.from_numpy(labels[start : start + batch]).to(place))
         predicted.append(logits.detach().argmax(1))
         if after is not None:
+            losses = loss_of(logits, torch.from_numpy(labels[some]).to(place))
             (gradient,) = torch.autograd.grad(losses.sum(), maps)
             norms.append(gradient.float().flatten(1).norm(dim=1))
     found = torch.cat(norms).cpu().numpy() if norms else np.zeros(len(rows))

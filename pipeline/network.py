@@ -49,19 +49,23 @@ class Network(nn.Module):
         else:
             self.classifier = Cosine(dim, classes, cosine_scale)
 
-    def features(self, x: torch.Tensor, mix: Mix | None = None) -> torch.Tensor:
-        """Pooled features (b, dim) of images (b, channels, h, w)."""
-        for depth, group in enumerate(self.groups):
-            x = group(_mixed(x, mix) if mix and mix.after == depth else x)
-        if mix and mix.after == len(self.groups):
-            x = _mixed(x, mix)
-        return x.mean((2, 3))
+    def maps(self, images: torch.Tensor, after: int) -> torch.Tensor:
+        """What images (b, channels, h, w) are behind the first `after` groups; the images themselves behind none."""
+        for group in self.groups[:after]:
+            images = group(images)
+        return images
 
     def rest(self, maps: torch.Tensor, after: int) -> torch.Tensor:
-        """Pooled features (b, dim) of the maps behind the first `after` groups, (b, channels, h, w)."""
+        """Pooled features (b, dim) of the maps behind the first `after` groups."""
         for group in self.groups[after:]:
             maps = group(maps)
         return maps.mean((2, 3))
+
+    def features(self, images: torch.Tensor, mix: Mix | None = None) -> torch.Tensor:
+        """Pooled features (b, dim) of images (b, channels, h, w)."""
+        if mix is None:
+            return self.rest(images, 0)
+        return self.rest(_mixed(self.maps(images, mix.after), mix), mix.after)
 
     def forward(self, x: torch.Tensor, mix: Mix | None = None) -> torch.Tensor:
         """Logits (b, c)."""

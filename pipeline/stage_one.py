@@ -58,8 +58,8 @@ def fit(recipe: Recipe, data: ImageSet, seed: int) -> Trained:
             row = run_epoch(epoch, batches(order(epoch), train.batch), train, objective, optimiser, seed, bar)
             progress = epoch / train.epochs
             for_classes = (epoch + 1) % train.watch.every == 0 or epoch + 1 == train.epochs
-            loss_of = lambda z, y, at=progress: objective.loss_of(z, y, at)  # noqa: E731
-            found = measure(network, data, rows, loss_of, train.batch, bf16, train.watch.after if for_classes else None)
+            after = train.watch.after if for_classes else None
+            found = measure(network, data, rows, lambda z, y, at=progress: objective.loss_of(z, y, at), train.batch, bf16, after)
             row["alpha"] = recipe.loss.alpha(progress) if callable(getattr(recipe.loss, "alpha", None)) else None
             row["train_accuracy"] = 100 * found.total
             row["val_accuracy"] = None if data.val is None else 100 * inference.accuracy(network, data.val, data, train.batch, bf16)

@@ -1,15 +1,16 @@
 """Augmentation of a batch on tensors: uint8 images (b, h, w, channels) in, uint8 images (b, size, size, channels) out.
 
-What is drawn comes from the generator alone, so a batch is a function of (seed, epoch, place in the epoch).
+What is drawn comes from the generator alone, so a batch is a function of (seed, epoch, place in the epoch). A GPU gets many batches in
+one call (pipeline/feed.py).
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from torchvision.transforms.v2.functional import InterpolationMode, resized_crop
 
 from pipeline.autoaugment import apply_policy
+from pipeline.device import send
 from pipeline.inference import centre
 
 
@@ -41,6 +42,8 @@ def large(images: torch.Tensor, size: int, generator: np.random.Generator) -> to
 
     Area 8 to 100 %, aspect 3/4 to 4/3 (torchvision's RandomResizedCrop); a box that does not fit is cut to the image.
     """
+    from torchvision.transforms.v2.functional import InterpolationMode, resized_crop  # seconds, which only this recipe should wait
+
     b, h, w, _ = images.shape
     area = h * w * generator.uniform(0.08, 1, b)
     aspect = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3), b))
@@ -59,7 +62,7 @@ def _crop(images: torch.Tensor, pad: int, generator: np.random.Generator) -> tor
     """Pad with black by `pad` pixels on each side and cut a random window of the old size out of every image."""
     b, h, w, _ = images.shape
     padded = torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad))
-    top, left = torch.from_numpy(generator.integers(0, 2 * pad + 1, (2, b, 1))).to(images.device)
+    top, left = send(generator.integers(0, 2 * pad + 1, (2, b, 1)), images.device)
     rows, columns = top + torch.arange(h, device=images.device), left + torch.arange(w, device=images.device)  # (b, h), (b, w)
     which = torch.arange(b, device=images.device)[:, None, None]
     return padded[which, rows[:, :, None], columns[:, None, :]]
@@ -67,14 +70,14 @@ def _crop(images: torch.Tensor, pad: int, generator: np.random.Generator) -> tor
 
 def _flip(images: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
     """Mirror each image with probability one half."""
-    mirrored = torch.from_numpy(generator.random(len(images)) < 0.5).to(images.device)
+    mirrored = send(generator.random(len(images)) < 0.5, images.device)
     return torch.where(mirrored[:, None, None, None], images.flip(2), images)
 
 
 def _cut_out(images: torch.Tensor, side: int, generator: np.random.Generator) -> torch.Tensor:
     """Blacken a square of that side, centred anywhere in the image and clipped at its border."""
     b, h, w, _ = images.shape
-    y, x = (torch.from_numpy(generator.integers(0, length, (b, 1))).to(images.device) for length in (h, w))
+    y, x = (send(generator.integers(0, length, (b, 1)), images.device) for length in (h, w))
     rows, columns = torch.arange(h, device=images.device), torch.arange(w, device=images.device)
     top, left = y - side // 2, x - side // 2
     in_rows, in_columns = (rows >= top) & (rows < top + side), (columns >= left) & (columns < left + side)  # (b, h), (b, w)

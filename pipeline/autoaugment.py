@@ -15,6 +15,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from pipeline.device import send
+
 GREY = 128
 
 # Two operations each, with probability and level (of 10).
@@ -77,7 +79,7 @@ def apply_policy(images: torch.Tensor, generator: np.random.Generator) -> torch.
             rows = np.flatnonzero(happens[:, step] < PROBABILITIES[name][chosen, step])
             if len(rows):
                 magnitudes = STRENGTHS[chosen[rows], step] * (signs[rows, step] if name in SIGNED else 1)
-                where = torch.from_numpy(rows).to(images.device)
+                where = send(rows, images.device)
                 images[where] = operation(images[where], magnitudes)
     return images
 
@@ -198,7 +200,7 @@ OPERATIONS: dict[str, Callable[[torch.Tensor, np.ndarray], torch.Tensor]] = {
 
 def _each(values: np.ndarray, images: torch.Tensor) -> torch.Tensor:
     """One value an image, (k, 1, 1, 1), beside the images."""
-    return torch.from_numpy(values).to(images.device)[:, None, None, None]
+    return send(values, images.device)[:, None, None, None]
 
 
 def _grey(images: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from pipeline import features, params
-from pipeline.files import write_csv, write_json
+from pipeline.files import interruptible, write_csv, write_json
 from pipeline.metrics import feature_deviation
 
 RESULTS = Path("data/results")
@@ -25,6 +25,7 @@ class Deviation(params.Params):
     rounds: int = Field(1000, ge=1)
 
 
+@interruptible("deviation: stopped, nothing is written; run it again")
 def main() -> None:
     tree = params.read()
     rounds = params.section(tree, "deviation", Deviation).rounds

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from pipeline import features, metrics, params
 from pipeline.classifier import Classifier
-from pipeline.files import InputError, replacing, write_csv, write_json
+from pipeline.files import InputError, interruptible, replacing, write_csv, write_json
 
 HEADS = Path("data/heads")
 RESULTS = Path("data/results")
@@ -43,6 +43,7 @@ class Result(NamedTuple):
     predicted: np.ndarray
 
 
+@interruptible("evaluate: stopped; run it again")
 def main() -> None:
     tree = params.read()
     thresholds = params.section(tree, "evaluate", Evaluate)

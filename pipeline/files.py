@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,16 @@ class InputError(SystemExit):
 
     A `SystemExit`, so that a stage needs no handler for it and no traceback hides the line.
     """
+
+
+@contextmanager
+def interruptible(line: str) -> Iterator[None]:
+    """Where the user presses Ctrl-C, end with this line, which says how to go on, and status 130; also a decorator of a stage's `main`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\n{line}", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 @contextmanager

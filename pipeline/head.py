@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import features, params
-from pipeline.files import InputError, note_time
+from pipeline.files import InputError, interruptible, note_time
 
 FOLDER = Path("data/heads")
 
 
+@interruptible("head: stopped, nothing is written; run it again")
 def main(head_class: Any) -> None:
     """Fit the head that the command line names on the cached features and save its classifier to data/heads/NAME.safetensors."""
     kind = sys.modules["__main__"].__spec__.name.rpartition(".")[2]  # of `python -m pipeline.heads.KIND`

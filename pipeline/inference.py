@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from pipeline.device import send
+
 if TYPE_CHECKING:
     from pipeline.images import Images, ImageSet
     from pipeline.network import Network
@@ -36,7 +38,7 @@ def loader(data: ImageSet, place: torch.device) -> Callable[[Images, np.ndarray 
     mean, std = statistics(data, place)
 
     def load(split: Images, rows: np.ndarray | slice) -> torch.Tensor:
-        pixels = torch.from_numpy(np.array(split.images[rows])).to(place)
+        pixels = send(np.array(split.images[rows]), place)
         return normalise(centre(pixels, data.image_size), mean, std)
 
     return load
@@ -61,7 +63,7 @@ def accuracy(network: Network, split: Images, data: ImageSet, batch: int, bf16: 
     """Share of a split's images that are classified right, a fraction."""
     blocks = feature_blocks(network, split, data, batch, bf16)
     with torch.inference_mode():
-        predicted = np.concatenate([network.classifier(block).argmax(1).cpu().numpy() for block in blocks])
+        predicted = torch.cat([network.classifier(block).argmax(1) for block in blocks]).cpu().numpy()
     return float((predicted == split.labels).mean())
 
 

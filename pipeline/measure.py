@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from pipeline.device import send
 from pipeline.inference import loader
 from pipeline.sampling import by_class
 
@@ -74,7 +75,7 @@ def measure(
             logits = network.classifier(features.float())
         predicted.append(logits.detach().argmax(1))
         if after is not None:
-            losses = loss_of(logits, torch.from_numpy(labels[some]).to(place))
+            losses = loss_of(logits, send(labels[some], place))
             (gradient,) = torch.autograd.grad(losses.sum(), maps)
             norms.append(gradient.float().flatten(1).norm(dim=1))
     found = torch.cat(norms).cpu().numpy() if norms else np.zeros(len(rows))

@@ -100,7 +100,7 @@ class Residual(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.body(x) + self.shortcut(x))
+        return self.body(x).add_(self.shortcut(x)).relu_()  # in place: nothing needs the sum before the ReLU
 
 
 class SubsampleAndPad(nn.Module):

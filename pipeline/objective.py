@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipeline.inference import normalise, statistics
-
 if TYPE_CHECKING:
     import numpy as np
 
-    from pipeline.images import ImageSet
     from pipeline.network import Mix, Network
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
@@ -23,31 +20,33 @@ class Objective:
 
     Parameters
     ----------
-    network, data : what is trained, and on what
+    network, class_counts : what is trained, and on how many images of each class, (c,)
     loss, mixing, reweighting : parameters of the three methods
-    augmentation : a function of pipeline/augment.py
     bf16 : whether the network runs under bfloat16 autocast; classifier and losses are always float32
+    compiled : whether torch.compile fuses the network's operations
     """
 
     def __init__(
-        self, network: Network, data: ImageSet, loss: Any, mixing: Any, reweighting: Any, augmentation: Callable, bf16: bool
+        self, network: Network, class_counts: np.ndarray, loss: Any, mixing: Any, reweighting: Any, bf16: bool, compiled: bool = False
     ) -> None:
         self.device = next(network.parameters()).device
-        counts = torch.as_tensor(data.class_counts, dtype=torch.float32, device=self.device)
-        self.network, self.data, self.augmentation, self.bf16 = network, data, augmentation, bf16
+        counts = torch.as_tensor(class_counts, dtype=torch.float32, device=self.device)
+        self.network, self.bf16 = network, bf16
+        self.features = compile_for(self.device, network.features) if compiled else network.features
         self.loss_of, self.mix_of, self.weights_at = loss.build(counts), mixing.build(counts), reweighting.build(counts)
-        self.mean, self.std = statistics(data, self.device)
 
-    def __call__(self, rows: np.ndarray, progress: float, generator: np.random.Generator) -> torch.Tensor:
-        """Loss, a scalar, of the training images `rows` (b,) at a progress in [0, 1); the generator draws augmentation and mixing."""
-        pixels = torch.from_numpy(self.data.train.images[rows]).to(self.device)
-        labels = torch.from_numpy(self.data.train.labels[rows]).to(self.device)
-        images = normalise(self.augmentation(pixels, self.data.image_size, generator), self.mean, self.std)
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor, progress: float, generator: np.random.Generator) -> torch.Tensor:
+        """Loss, a scalar, of normalised images (b, channels, h, w) at a progress in [0, 1); the generator draws the mixing."""
         mix = self.mix_of(labels, generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            features = self.network.features(images, mix)
+            features = self.features(images, mix)
         logits = self.network.classifier(features.float())
         return batch_loss(logits, labels, mix, self.loss_of, self.weights_at(progress), progress)
+
+
+def compile_for(place: torch.device, function: Callable) -> Callable:
+    """The function with its operations fused, once for full batches and once for the last one; on a GPU replayed as CUDA graphs."""
+    return torch.compile(function, dynamic=False, mode="reduce-overhead" if place.type == "cuda" else "default")
 
 
 def batch_loss(

@@ -17,7 +17,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from pipeline import longtail, params
-from pipeline.files import InputError, replacing
+from pipeline.files import InputError, interruptible, replacing
 from pipeline.images import FILE, SCHEMA
 from pipeline.raw import RawData, RawSplit
 
@@ -43,6 +43,7 @@ class Data(params.Params):
     val_per_class: int = Field(ge=1)
 
 
+@interruptible("prepare: stopped, nothing is written; run it again")
 def main() -> None:
     tree = params.read()
     data, dataset = read_params(tree)

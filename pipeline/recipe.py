@@ -5,6 +5,8 @@ Loss, mixing, re-weighting and backbone are modules found by their names; sample
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -42,6 +44,8 @@ class Train(params.Params):
     lr, schedule : peak rate; `cosine` to 0, or `step`: x 0.01 after 80 % and again after 90 % of training (LDAM-DRW's 160 and 180 of 200)
     weight_decay : on all parameters; SGD has momentum 0.9, no Nesterov
     precision : `bf16` trains under autocast; `auto` chooses bf16 where it pays (`inference.bf16_pays`)
+    compile : whether torch.compile fuses the network's operations, for half a minute at the start
+    deterministic : on a GPU, whether to take only algorithms that give the same bytes on every run; on a CPU they always do
     watch : what is measured while training (pipeline/measure.py)
     """
 
@@ -58,6 +62,8 @@ class Train(params.Params):
     schedule: Literal["cosine", "step"]
     weight_decay: float = Field(ge=0)
     precision: Literal["auto", "fp32", "bf16"]
+    compile: bool = False
+    deterministic: bool = True
     watch: Watch
 
     @model_validator(mode="after")
@@ -105,7 +111,7 @@ def check_combination(recipe: Recipe) -> None:
     Raises
     ------
     InputError
-        In that case, or if something is to happen behind a group that the backbone does not have.
+        In that case, if something is to happen behind a group that the backbone does not have, or if what compiles needs is missing.
     """
     train, groups = recipe.train, recipe.backbone.groups
     after = getattr(recipe.mixing, "after", 0)
@@ -115,6 +121,8 @@ def check_combination(recipe: Recipe) -> None:
             raise InputError(
                 f"params.yaml: {key}: the backbone {train.backbone['family']!r} has {len(groups)} groups ({', '.join(groups)}), got {where}"
             )
+    if train.compile and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
+        raise InputError("params.yaml: train.compile: torch.compile needs a C++ compiler, and none is here; install g++ or set it to false")
     if train.sampler == "class_balanced":
         for key, chosen in (("loss", recipe.loss), ("reweight", recipe.reweighting)):
             if getattr(chosen, "balances", False):

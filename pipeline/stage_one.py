@@ -1,7 +1,7 @@
 """Training: epochs of SGD on the objective, and what each of them gives.
 
-Order, augmentation and mixing of an epoch are functions of (seed, epoch). The progress that losses and re-weightings see is that of whole
-epochs: epoch / epochs, in [0, 1).
+Order, augmentation and mixing of an epoch are functions of (seed, epoch), so a training can go on from the end of any epoch. The progress
+that losses and re-weightings see is that of whole epochs: epoch / epochs, in [0, 1).
 """
 
 from __future__ import annotations
@@ -14,16 +14,23 @@ import torch
 from tqdm import tqdm
 
 from pipeline import augment, backbone, inference
-from pipeline.device import device
+from pipeline.checkpoint import Checkpoint, State
+from pipeline.device import device, same_bytes
+from pipeline.feed import Feed
 from pipeline.files import InputError
 from pipeline.measure import Progress, measure, watched
+from pipeline.network import Network
 from pipeline.objective import Objective
+from pipeline.optimiser import SGD, learning_rate
 from pipeline.sampling import epoch_order
 
 if TYPE_CHECKING:
     from pipeline.images import ImageSet
-    from pipeline.network import Network
     from pipeline.recipe import Recipe, Train
+
+
+# A loss stays where it was computed until so many are asked for at once: every question makes a GPU wait for all its work, but no CPU.
+LOSSES_ASKED_FOR = {"cpu": 1, "cuda": 50}
 
 
 class Trained(NamedTuple):
@@ -42,20 +49,25 @@ class Trained(NamedTuple):
     classes: list[dict[str, Any]]
 
 
-def fit(recipe: Recipe, data: ImageSet, seed: int) -> Trained:
-    """Train from random weights."""
+def fit(recipe: Recipe, data: ImageSet, seed: int, checkpoint: Checkpoint | None = None) -> Trained:
+    """Train from random weights, or from where the checkpoint stands; after every epoch the checkpoint has it."""
     train, place = recipe.train, device()
+    same_bytes(place, train.deterministic)
     network = new_network(recipe, data, seed)
     bf16 = train.precision == "bf16" or (train.precision == "auto" and inference.bf16_pays(data.image_size, place))
-    augmentation = getattr(augment, train.augment)
-    objective = Objective(network, data, recipe.loss, recipe.mixing, recipe.reweighting, augmentation, bf16)
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9, weight_decay=train.weight_decay)
-
+    objective = Objective(network, data.class_counts, recipe.loss, recipe.mixing, recipe.reweighting, bf16, train.compile)
+    optimiser = SGD(network.parameters(), train.weight_decay)
+    feed = Feed(data, getattr(augment, train.augment), place)
     order, rows = epoch_order(train.sampler, data.train.labels, train.epochs, seed), watched(data.train.labels, train.watch.images, seed)
+
     curve, classes = [], []
-    with tqdm(total=train.epochs * len(data.train.labels), unit="img", unit_scale=True, disable=None, leave=False) as bar:
-        for epoch in range(train.epochs):
-            row = run_epoch(epoch, batches(order(epoch), train.batch), train, objective, optimiser, seed, bar)
+    if checkpoint and (state := checkpoint.load()):
+        curve, classes = restore(state, network, optimiser)
+    done, images = len(curve), len(data.train.labels)
+    bar = tqdm(total=train.epochs * images, initial=done * images, unit="img", unit_scale=True, disable=None, leave=False)
+    with bar:
+        for epoch in range(done, train.epochs):
+            row = run_epoch(epoch, batches(order(epoch), train.batch), train, objective, optimiser, feed, seed, bar)
             progress = epoch / train.epochs
             for_classes = (epoch + 1) % train.watch.every == 0 or epoch + 1 == train.epochs
             after = train.watch.after if for_classes else None
@@ -66,6 +78,8 @@ def fit(recipe: Recipe, data: ImageSet, seed: int) -> Trained:
             curve.append(row)
             if for_classes:
                 classes += class_rows(epoch + 1, found, data.class_counts)
+            if checkpoint:
+                checkpoint.save(state_of(network, optimiser, curve, classes))
     return Trained(network.eval().cpu(), curve, classes)
 
 
@@ -78,52 +92,56 @@ def new_network(recipe: Recipe, data: ImageSet, seed: int) -> Network:
 
 
 def run_epoch(
-    epoch: int, epoch_batches: list[np.ndarray], train: Train, objective: Objective, optimiser: torch.optim.Optimizer, seed: int, bar: tqdm
+    epoch: int,
+    epoch_batches: list[np.ndarray],
+    train: Train,
+    objective: Objective,
+    optimiser: SGD,
+    feed: Feed,
+    seed: int,
+    bar: tqdm,
 ) -> dict[str, Any]:
     """One pass over these batches of training images; the first columns of its row of the curve.
 
     Raises
     ------
     InputError
-        If the loss is NaN or infinite, with what to try.
+        If a loss or, at the end, a weight is NaN or infinite: with the step and what to try.
     """
     objective.network.train()
-    generator = np.random.default_rng([seed, epoch, 1])
-    loss, seen = 0.0, 0
-    for place, rows in enumerate(epoch_batches):
-        lr = learning_rate(train, epoch + (place + 0.5) / len(epoch_batches))  # its middle: neither end of the schedule is a step of rate 0
-        for group in optimiser.param_groups:
-            group["lr"] = lr
-        optimiser.zero_grad(set_to_none=True)
-        batch_loss = objective(rows, epoch / train.epochs, generator)
-        batch_loss.backward()
-        optimiser.step()
-        # The sum stays a tensor, on the device: asking for a number at every step would make a GPU wait.
-        loss, seen = loss + batch_loss.detach() * len(rows), seen + len(rows)
-        bar.update(len(rows))
-        if not bar.disable and place % 10 == 0:
-            bar.set_description(f"epoch {epoch + 1}/{train.epochs}", refresh=False)
-            bar.set_postfix_str(f"loss {float(loss) / seen:.3f}", refresh=False)
-    if not math.isfinite(loss):
-        raise InputError(
-            f"train: the loss is {float(loss)} in epoch {epoch + 1} at a learning rate of {lr:.3g}: "
-            "lower train.lr or raise train.warmup_epochs in params.yaml"
-        )
-    return {"epoch": epoch + 1, "loss": float(loss) / seen, "lr": lr}
+    generator, steps = np.random.default_rng([seed, epoch, 1]), len(epoch_batches)
+    rates = [learning_rate(train, epoch + (step + 0.5) / steps) for step in range(steps)]  # at its middle: no step has rate 0
+    bar.set_description(f"epoch {epoch + 1}/{train.epochs}", refresh=False)
+    waiting, losses, together = [], [], LOSSES_ASKED_FOR[objective.device.type]
+    for step, (images, labels) in enumerate(feed.epoch(epoch_batches, generator)):
+        loss = objective(images, labels, epoch / train.epochs, generator)
+        optimiser.step(loss, rates[step])
+        waiting.append(loss.detach())
+        if len(waiting) == together or step + 1 == steps:
+            losses += torch.stack(waiting).tolist()
+            first = next((at for at in range(len(losses) - len(waiting), len(losses)) if not math.isfinite(losses[at])), None)
+            if first is not None:
+                raise diverged(f"the loss is {losses[first]}", epoch, first, rates)
+            waiting.clear()
+            bar.set_postfix_str(f"loss {np.mean(losses[-100:]):.3f}", refresh=False)
+        bar.update(len(labels))
+    if not torch.stack([tensor.isfinite().all() for tensor in objective.network.state_dict().values()]).all():
+        raise diverged("weights are NaN or infinite", epoch, steps - 1, rates)
+    mean = np.average(losses, weights=[len(rows) for rows in epoch_batches])
+    return {"epoch": epoch + 1, "loss": float(mean), "lr": rates[-1]}
+
+
+def diverged(what: str, epoch: int, step: int, rates: list[float]) -> InputError:
+    """The error for a training that cannot go on; epoch and step count from 0."""
+    return InputError(
+        f"train: {what} at step {step + 1} of {len(rates)} in epoch {epoch + 1}, at a learning rate of {rates[step]:.3g}; nothing is "
+        "written. Lower train.lr or raise train.warmup_epochs in params.yaml"
+    )
 
 
 def batches(order: np.ndarray, batch: int) -> list[np.ndarray]:
     """An epoch's images cut into batches; a last one of a single image is left out, because BatchNorm needs two."""
     return [rows for rows in np.split(order, range(batch, len(order), batch)) if len(rows) > 1]
-
-
-def learning_rate(train: Train, epoch: float) -> float:
-    """The rate at a point of training, in (fractional) epochs."""
-    if epoch < train.warmup_epochs:
-        return train.lr * epoch / train.warmup_epochs
-    if train.schedule == "step":
-        return train.lr * 0.01 ** ((epoch > 0.8 * train.epochs) + (epoch > 0.9 * train.epochs))
-    return train.lr * 0.5 * (1 + math.cos(math.pi * (epoch - train.warmup_epochs) / (train.epochs - train.warmup_epochs)))
 
 
 def class_rows(epoch: int, found: Progress, class_counts: np.ndarray) -> list[dict[str, Any]]:
@@ -139,3 +157,22 @@ def class_rows(epoch: int, found: Progress, class_counts: np.ndarray) -> list[di
         }
         for k, images in enumerate(class_counts)
     ]
+
+
+def state_of(network: Network, optimiser: SGD, curve: list[dict[str, Any]], classes: list[dict[str, Any]]) -> State:
+    """All that the epochs to come depend on, and the tables so far; the long one as a tensor a column."""
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"velocity.{place}": tensor for place, tensor in enumerate(optimiser.velocities)}
+    columns = list(classes[0]) if classes else []
+    tensors |= {f"classes.{column}": torch.from_numpy(np.array([row[column] for row in classes])) for column in columns}  # in float64
+    return State(len(curve), tensors, {"curve": curve, "columns": columns})
+
+
+def restore(state: State, network: Network, optimiser: SGD) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Put a state back into network and optimiser; the tables so far, curve and classes."""
+    network.load_state_dict({name: state.tensors[f"network.{name}"] for name in network.state_dict()})
+    for place, velocity in enumerate(optimiser.velocities):
+        velocity.copy_(state.tensors[f"velocity.{place}"])
+    columns = state.record["columns"]
+    values = zip(*(state.tensors[f"classes.{column}"].tolist() for column in columns), strict=True)
+    return state.record["curve"], [dict(zip(columns, row, strict=True)) for row in values]

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import backbone, params, recipe
-from pipeline.files import note_time, write_csv
+from pipeline.files import interruptible, note_time, write_csv
 
 CURVE = Path("data/training.csv")
 CLASSES = Path("data/training_classes.csv")
 
 
+@interruptible("train: stopped; run it again, and it goes on after its last whole epoch")
 def main() -> None:
     tree = params.read()
     chosen, seed = recipe.read(tree), params.seed(tree, "train")
@@ -25,18 +26,21 @@ def main() -> None:
     data = images.load()
     recipe.check_images(chosen.train, data)
 
-    from pipeline import stage_one
+    from pipeline import checkpoint, stage_one
 
+    saved = checkpoint.Checkpoint(checkpoint.identity(chosen, seed, images.FILE))
     start = time.perf_counter()
-    trained = stage_one.fit(chosen, data, seed)
+    trained = stage_one.fit(chosen, data, seed, saved)
     seconds = time.perf_counter() - start
     backbone.save(trained.network, chosen.train.backbone["family"], chosen.backbone.model_dump(), data.channels)
     write_rounded(CURVE, trained.curve)
     write_rounded(CLASSES, trained.classes)
-    count = chosen.train.epochs * len(data.train.labels)
+    saved.remove()
+    epochs = chosen.train.epochs - saved.resumed
+    count = epochs * len(data.train.labels)
     note_time("train", seconds, count)
     print(
-        f"train: {chosen.train.loss}, mix {chosen.train.mix}, re-weighting {chosen.train.reweight}: {chosen.train.epochs} epochs of "
+        f"train: {chosen.train.loss}, mix {chosen.train.mix}, re-weighting {chosen.train.reweight}: {epochs} epochs of "
         f"{len(data.train.labels):,} images in {seconds:.1f} s ({count / seconds:,.0f} images/s) -> {backbone.FILE}, {CURVE}, {CLASSES}"
     )
 

@@ -15,6 +15,9 @@ from pipeline.features import Features
 
 ROOT = Path(__file__).parents[1]
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side, and the stages that they run: more threads than cores wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def make_features(counts=(60, 25, 9, 3, 1), dim=8, seed=0, spread=2.5, nonnegative=True):
     """A long-tailed training split around random class means; stage one's classifier is Bayes' rule for it, prior included."""

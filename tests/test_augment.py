@@ -35,19 +35,19 @@ def test_crops_are_windows_of_the_padded_image(name, pad, flips):
 
 
 def test_large_is_a_resized_crop_and_a_flip(monkeypatch):
-    boxes = []
+    boxes, resized_crop = [], reference.resized_crop
 
     def recorded(image, top, left, height, width, size, interpolation):
         boxes.append((top, left, height, width))
-        return reference.resized_crop(image, top, left, height, width, size, interpolation)
+        return resized_crop(image, top, left, height, width, size, interpolation)
 
-    monkeypatch.setattr(augment, "resized_crop", recorded)
+    monkeypatch.setattr(reference, "resized_crop", recorded)
     x = images(300, side=40)
     y = augment.large(x, 32, np.random.default_rng(0))
     assert y.shape == (300, 32, 32, 3)
     for before, after, (top, left, height, width) in zip(x, y, boxes, strict=True):
         assert top >= 0 and left >= 0 and top + height <= 40 and left + width <= 40
-        expected = reference.resized_crop(before.permute(2, 0, 1), top, left, height, width, [32, 32], antialias=True).permute(1, 2, 0)
+        expected = resized_crop(before.permute(2, 0, 1), top, left, height, width, [32, 32], antialias=True).permute(1, 2, 0)
         assert torch.equal(after, expected) or torch.equal(after, expected.flip(1))
     areas = np.array([height * width / 1600 for _, _, height, width in boxes])
     assert 0.07 < areas.min() < 0.15 and areas.max() > 0.9

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -212,3 +214,28 @@ def test_plots_have_data(project):
     assert bars["encoding"]["x"]["scale"]["domain"] == [0, 100]  # bars begin at zero
     assert {row["split"] for row in bars["data"]["values"]} == {"all", "many", "medium", "few"}
     assert {row["head"] for row in bars["data"]["values"]} == set(HEADS)
+
+
+@pytest.mark.slow
+def test_a_repro_killed_while_it_trains_goes_on_where_it_was(project):
+    """The whole process group dies, as with a machine; the next `dvc repro` resumes and ends as an undisturbed one."""
+    edit(project / "params.yaml", "epochs: 2\n", "epochs: 30\n")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    repro = subprocess.Popen(
+        ["dvc", "repro"], cwd=project, env={**os.environ, "PATH": path}, start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    for _ in range(600):
+        if list(project.glob("data/.checkpoints/*.safetensors")) or repro.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert repro.poll() is None
+    os.killpg(repro.pid, signal.SIGKILL)
+    repro.wait()
+    assert not (project / "data/backbone.safetensors").exists()
+
+    output = run(project, "dvc", "repro", "train")
+    assert re.search(r"train: goes on after epoch \d+, from data/.checkpoints/", output)
+    resumed = artefacts(project)
+    assert not any(".checkpoints" in name for name in resumed)
+    run(project, "dvc", "repro", "--force", "--single-item", "train")
+    assert artefacts(project) == resumed

@@ -154,13 +154,13 @@ def test_check_accepts_the_projects_parameters(workspace):
         ("start: 0.8", "start: 80", "reweighting.deferred.start: input should be less than 1, got 80"),
         ("after: 2, alpha: 2.0", "after: 2, alpha: 0", "mixing.mfw.alpha: input should be greater than 0, got 0"),
         ("  ce: {}", "  cee: {}", "losses.ce: missing"),
-        ("extract: {batch: 128}", "extract: {batch: 0}", "extract.batch: input should be greater than or equal to 1, got 0"),
+        ("extract: {batch: 64}", "extract: {batch: 0}", "extract.batch: input should be greater than or equal to 1, got 0"),
         ("features: data/features.h5", "features: 3", "features: expected the path of a features file, got 3"),
         ("deviation: {rounds: 1000}", "deviation: {rounds: 0}", "deviation.rounds: input should be greater than or equal to 1, got 0"),
         ("subset: 0", "subset: x", "seed.subset: input should be a valid integer, got 'x'"),
         ("seed: {subset: 0, train: 0, heads: 0}", "seed: 3", "seed: expected a mapping, got 3"),
         ("seed: {", "seed: {sead: 1, ", "seed.sead: unknown key; known here: subset, train, heads"),
-        ("extract: {batch: 128}", "extract: {batch: 128}\nextra: 1", "extra: unknown section; known: seed, data, train"),
+        ("extract: {batch: 64}", "extract: {batch: 64}\nextra: 1", "extra: unknown section; known: seed, data, train"),
     ],
 )
 def test_check_names_the_yaml_path(workspace, old, new, message):

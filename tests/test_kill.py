@@ -1,22 +1,11 @@
 """A stage killed at any moment leaves its old file or none, and nothing that the next stage would accept."""
 
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
-from tests.conftest import ROOT, edit, stage
-
-KILLED = """
-import os, runpy, signal, sys
-def die(*arguments, **options):
-    os.kill(os.getpid(), signal.SIGKILL)
-os.{function} = die
-sys.argv = sys.argv[1:]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-"""
+from tests.conftest import ROOT, edit
+from tests.forked import start
 
 STAGES = {
     "prepare": ("data/images.h5", "train"),
@@ -28,46 +17,60 @@ STAGES = {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A workspace with one short run of all stages, heads joint and tau; gives a function that runs a command there."""
-    workspace = tmp_path_factory.mktemp("run")
+def whole(tmp_path_factory):
+    """A workspace with one short run of all stages, heads joint and tau."""
+    workspace = tmp_path_factory.mktemp("whole")
     (workspace / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     edit(workspace / "params.yaml", "epochs: 60", "epochs: 2")
     edit(workspace / "params.yaml", "warmup_epochs: 5", "warmup_epochs: 1")
     for name in ("crt", "lws", "ncm", "afg"):
         edit(workspace / "params.yaml", f"  {name}: {{kind", f"  #{name}: {{kind")
-    before = os.getcwd()
-    os.chdir(workspace)
-    for name in ("prepare", "train", "extract", "heads.joint joint", "heads.tau tau", "evaluate"):
-        stage(*name.split())
-    yield workspace
-    os.chdir(before)
+    for command in ("prepare", "train", "extract", "heads.joint joint", "heads.tau tau", "evaluate"):
+        assert run(workspace, command) == 0
+    return workspace
 
 
-def killed(command, function):
-    """Run a stage that dies by SIGKILL when it is about to call an `os` function."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    module, *arguments = command.split()
-    done = subprocess.run([sys.executable, "-c", KILLED.format(function=function), f"pipeline.{module}", *arguments], env=environment)
-    return done.returncode
+def run(workspace, command, dies_at=None):
+    """Run a stage to its end, or to where it dies, and give its exit code."""
+    process = start(workspace, *command.split(), dies_at=dies_at)
+    process.join()
+    return process.exitcode
 
 
 @pytest.mark.parametrize("command", STAGES)
-def test_killed_before_the_rename_the_old_file_stands_or_none(run, command):
+def test_killed_before_the_rename_the_old_file_stands_or_none(whole, command):
     target, reader = STAGES[command]
-    whole = (run / target).read_bytes()
-    assert killed(command, "replace") == -signal.SIGKILL
-    assert (run / target).read_bytes() == whole
+    before = (whole / target).read_bytes()
+    assert run(whole, command, ("replace", 1)) == -signal.SIGKILL
+    assert (whole / target).read_bytes() == before
 
-    (run / target).unlink()
-    assert killed(command, "fsync") == -signal.SIGKILL
-    assert not (run / target).exists()
-    assert list((run / "data/.tmp").iterdir())  # what the killed run wrote
+    (whole / target).unlink()
+    assert run(whole, command, ("fsync", 1)) == -signal.SIGKILL
+    assert not (whole / target).exists()
+    assert list((whole / "data/.tmp").iterdir())  # what the killed run wrote
     if reader:
-        refused = stage(*reader.split(), check=False)
-        assert refused.returncode == 1
-        assert refused.stderr.startswith(f"{target}: not found")
+        (whole / "log").unlink()
+        assert run(whole, reader) == 1
+        assert (whole / "log").read_text().startswith(f"{target}: not found")
 
-    stage(*command.split())
-    assert (run / target).read_bytes() == whole
-    assert not list((run / "data/.tmp").iterdir())
+    assert run(whole, command) == 0
+    assert (whole / target).read_bytes() == before
+    assert not list((whole / "data/.tmp").iterdir())
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5])
+def test_training_killed_while_it_writes_goes_on_to_the_same_bytes(whole, function, call):
+    """Two checkpoints, then three outputs: it dies before and after each of the five is whole on disk."""
+    outputs = [whole / name for name in ("data/backbone.safetensors", "data/training.csv", "data/training_classes.csv")]
+    before = [output.read_bytes() for output in outputs]
+    for output in outputs:
+        output.unlink()
+    assert run(whole, "train", (function, call)) == -signal.SIGKILL
+    (whole / "log").unlink()
+    assert run(whole, "train") == 0
+    done, said = min(call - 1, 2), (whole / "log").read_text()  # epochs whose checkpoint was whole
+    assert said.startswith(f"train: goes on after epoch {done}," if done else "train: ce")
+    assert [output.read_bytes() for output in outputs] == before
+    assert not list((whole / "data/.tmp").iterdir())
+    assert not list((whole / "data/.checkpoints").iterdir())

@@ -44,7 +44,7 @@ class Backbone(Params):
             return [layer, nn.BatchNorm2d(outputs)]
 
         def block(inputs: int, outputs: int, stride: int) -> nn.Module:
-            body = nn.Sequential(*conv(inputs, outputs, stride), nn.ReLU(), *conv(outputs, outputs, 1))
+            body = nn.Sequential(*conv(inputs, outputs, stride), nn.ReLU(inplace=True), *conv(outputs, outputs, 1))
             return Residual(body, nn.Identity() if stride == 1 else SubsampleAndPad(inputs, outputs))
 
         def stage(inputs: int, outputs: int, stride: int) -> nn.Module:
@@ -52,5 +52,5 @@ class Backbone(Params):
             return nn.Sequential(block(inputs, outputs, stride), *more)
 
         w = self.width
-        stem = nn.Sequential(*conv(channels, w, 1), nn.ReLU())
+        stem = nn.Sequential(*conv(channels, w, 1), nn.ReLU(inplace=True))
         return [stem, stage(w, w, 1), stage(w, 2 * w, 2), stage(2 * w, 4 * w, 2)], 4 * w

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 from pydantic import Field
 
 from pipeline.files import InputError
@@ -26,7 +27,6 @@ from pipeline.params import Params
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     import torch
 
     from pipeline.network import Mix
@@ -63,15 +63,14 @@ class Mixing(Params):
 
     def build(self, class_counts: torch.Tensor) -> Callable[[torch.Tensor, np.random.Generator], Mix]:
         """A function of labels (b,) and a generator that draws partners and weights; labels stay as they are."""
-        import torch
-
+        from pipeline.device import send
         from pipeline.network import Mix
 
         weakening = self.weakening(class_counts)
 
         def draw(labels: torch.Tensor, generator: np.random.Generator) -> Mix:
-            partner = torch.from_numpy(generator.permutation(len(labels))).to(labels.device)
-            share = torch.from_numpy(generator.beta(self.alpha, self.alpha, len(labels))).to(weakening)
+            partner = send(generator.permutation(len(labels)), labels.device)
+            share = send(generator.beta(self.alpha, self.alpha, len(labels)).astype(np.float32), labels.device)
             return Mix(self.after, partner, weakening[labels] * share, None)
 
         return draw

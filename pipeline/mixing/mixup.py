@@ -28,12 +28,11 @@ class Mixing(Params):
 
     def build(self, class_counts: torch.Tensor) -> Callable[[torch.Tensor, np.random.Generator], Mix]:
         """A function of labels (b,) and a generator that draws partners and one weight."""
-        import torch
-
+        from pipeline.device import send
         from pipeline.network import Mix
 
         def draw(labels: torch.Tensor, generator: np.random.Generator) -> Mix:
-            partner = torch.from_numpy(generator.permutation(len(labels))).to(labels.device)
+            partner = send(generator.permutation(len(labels)), labels.device)
             weight = class_counts.new_full((len(labels),), 1 - generator.beta(self.alpha, self.alpha))
             return Mix(0, partner, weight, weight)
 

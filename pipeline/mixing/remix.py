@@ -46,10 +46,11 @@ class Mixing(Params):
         """A function of labels (b,) and a generator that draws partners and one weight."""
         import torch
 
+        from pipeline.device import send
         from pipeline.network import Mix
 
         def draw(labels: torch.Tensor, generator: np.random.Generator) -> Mix:
-            partner = torch.from_numpy(generator.permutation(len(labels))).to(labels.device)
+            partner = send(generator.permutation(len(labels)), labels.device)
             share = generator.beta(self.alpha, self.alpha)
             own = class_counts[labels]
             label_share = self.label_share(own, own[partner], share)

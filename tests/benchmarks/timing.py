@@ -1,0 +1,49 @@
+"""What benchmarks share: the recipe, its parts, paired timing, and the rows of the table that ends a run."""
+
+import time
+
+import numpy as np
+import torch
+
+from pipeline import augment, inference, params, recipe, stage_one
+from pipeline.feed import Feed
+from pipeline.objective import Objective
+from tests.conftest import ROOT
+
+CPU = torch.device("cpu")
+ROWS = []
+
+
+def chosen(**changes):
+    """The recipe of params.yaml with ResNet-32 at batch 128, as in the papers."""
+    tree = params.read(ROOT / "params.yaml")
+    tree["train"] |= {"backbone": {"family": "cifar_resnet", "depth": 32}, "batch": 128, "augment": "none", **changes}
+    return recipe.read(tree)
+
+
+def parts(data, method):
+    """Objective and feed of a training, as `stage_one.fit` builds them."""
+    network = stage_one.new_network(method, data, 0)
+    bf16 = method.train.precision == "bf16" or (method.train.precision == "auto" and inference.bf16_pays(32, CPU))
+    objective = Objective(
+        network, data.class_counts, method.loss, method.mixing, method.reweighting, bf16=bf16, compiled=method.train.compile
+    )
+    return objective, Feed(data, getattr(augment, method.train.augment), CPU)
+
+
+def seconds(work):
+    """How long a call takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def paired(ours, theirs, rounds):
+    """How long each takes, medians over rounds in which one follows the other, and the median of theirs / ours within a round."""
+    durations = np.array([(seconds(ours), seconds(theirs)) for _ in range(rounds + 1)])[1:]  # the first round warms up
+    return (*np.median(durations, axis=0), float(np.median(durations[:, 1] / durations[:, 0])))
+
+
+def report(what, value, beside, ratio, bound):
+    """Keep a row of the table."""
+    ROWS.append(f"| {what} | {value} | {beside} | {ratio} | {bound} |")

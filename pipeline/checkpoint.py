@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pipeline.files import InputError, replacing
+from pipeline.inference import bf16_pays
 
 if TYPE_CHECKING:
     from pipeline.recipe import Recipe
@@ -44,13 +45,13 @@ class Checkpoint:
 
     def __init__(self, identity: Identity) -> None:
         text = json.dumps(identity, sort_keys=True)
-        self.identity, self.resumed = json.loads(text), 0  # as it comes back from a file
+        self.identity, self.resumed, self.machines = json.loads(text), 0, [machine()]  # the identity as it comes back from a file
         key = hashlib.sha256(text.encode()).hexdigest()
         self.path = FOLDER / f"{key[:16]}.safetensors"
 
     def save(self, state: State) -> None:
         """Put this state in the place of the last one."""
-        about = {"schema": SCHEMA, "identity": self.identity, "machine": machine(), "epochs": state.epochs, "record": state.record}
+        about = {"schema": SCHEMA, "identity": self.identity, "machines": self.machines, "epochs": state.epochs, "record": state.record}
         text = json.dumps(about)  # not sorted: the keys of the tables' rows are their columns, in this order
         with replacing(self.path) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, temporary, {"tailcache": text})
@@ -73,8 +74,9 @@ class Checkpoint:
             return None
         self.resumed = about["epochs"]
         print(f"train: goes on after epoch {self.resumed}, from {self.path}", flush=True)
-        if about["machine"] != machine():
-            print(f"train: epochs 1 to {self.resumed} ran on {about['machine']}, the rest on {machine()}: other bytes than on either alone")
+        self.machines = about["machines"] + [here for here in self.machines if here != about["machines"][-1]]
+        if len(self.machines) > 1:
+            print(f"train: ran on {'; then on '.join(self.machines)}: other bytes than on one alone", flush=True)
         return State(self.resumed, tensors, about["record"])
 
     def remove(self) -> None:
@@ -105,7 +107,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, "torch") as file:
             about = json.loads((file.metadata() or {}).get("tailcache", "{}"))
-            if about.get("schema") != SCHEMA:
+            if not isinstance(about, dict) or about.get("schema") != SCHEMA:
                 raise InputError(f"{path}: no checkpoint of this version")
             return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError) as error:
@@ -150,4 +152,5 @@ def machine() -> str:
     """What else the last bits of a result depend on."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    return f"CPU with {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    precision = ", bf16" if bf16_pays(32, torch.device("cpu")) else ""
+    return f"CPU with {torch.backends.cpu.get_cpu_capability()}{precision}, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -27,4 +27,5 @@ def same_bytes(place: torch.device, wanted: bool) -> None:
     if place.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(wanted, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a kernel for every new tensor, and none of ours is read unwritten
         torch.backends.cudnn.benchmark = not wanted

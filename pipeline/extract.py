@@ -7,7 +7,6 @@ a batch at a time, so memory does not grow with the data set.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +19,6 @@ from pipeline.features import SCHEMA
 from pipeline.files import InputError, interruptible, note_time, replacing
 
 if TYPE_CHECKING:
-    import torch
-
     from pipeline.images import ImageSet
     from pipeline.network import Network
 
@@ -52,10 +49,12 @@ def write(path: Path, network: Network, data: ImageSet, batch: int) -> None:
     import torch
     from tqdm import tqdm
 
-    from pipeline.device import device
+    from pipeline.device import device, same_bytes
     from pipeline.inference import feature_blocks
 
-    network = network.to(device(), memory_format=torch.channels_last)
+    place = device()
+    same_bytes(place, True)
+    network = network.to(place, memory_format=torch.channels_last)
     dim = network.classifier.in_features
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["schema"] = SCHEMA
@@ -68,7 +67,7 @@ def write(path: Path, network: Network, data: ImageSet, batch: int) -> None:
             features = file.create_dataset(f"{name}/features", (len(split.labels), dim), "f4")
             done = 0
             with tqdm(total=len(split.labels), desc=f"extract {name}", unit="img", disable=None, leave=False) as bar:
-                for block in one_ahead(feature_blocks(network, split, data, batch)):
+                for block in feature_blocks(network, split, data, batch):
                     features[done : done + len(block)] = finite(block.cpu().numpy(), name, done)
                     done += len(block)
                     bar.update(len(block))
@@ -78,15 +77,6 @@ def write(path: Path, network: Network, data: ImageSet, batch: int) -> None:
         file["classifier/bias"] = np.zeros(data.classes, "f4") if cosine else network.classifier.bias.detach().cpu().numpy()
         file["classifier"].attrs["normalise"] = cosine
         file["classifier"].attrs["scale"] = network.cosine_scale if cosine else 1.0
-
-
-def one_ahead(blocks: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The same blocks, each given once the next one is under way: a GPU computes while the CPU writes."""
-    waiting = next(blocks)
-    for block in blocks:
-        yield waiting
-        waiting = block
-    yield waiting
 
 
 def finite(block: np.ndarray, split: str, start: int) -> np.ndarray:

@@ -45,7 +45,10 @@ class Objective:
 
 
 def compile_for(place: torch.device, function: Callable) -> Callable:
-    """The function with its operations fused, once for full batches and once for the last one; on a GPU replayed as CUDA graphs."""
+    """The function with its operations fused, anew for each size of batch and place of mixing; on a GPU replayed as CUDA graphs."""
+    import torch._dynamo  # half of what compiling costs, so only where it is asked for
+
+    torch._dynamo.config.recompile_limit = 64  # by default the ninth form would run unfused, and which that is depends on the order
     return torch.compile(function, dynamic=False, mode="reduce-overhead" if place.type == "cuda" else "default")
 
 

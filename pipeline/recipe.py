@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -121,8 +122,8 @@ def check_combination(recipe: Recipe) -> None:
             raise InputError(
                 f"params.yaml: {key}: the backbone {train.backbone['family']!r} has {len(groups)} groups ({', '.join(groups)}), got {where}"
             )
-    if train.compile and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
-        raise InputError("params.yaml: train.compile: torch.compile needs a C++ compiler, and none is here; install g++ or set it to false")
+    if train.compile and not shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")):
+        raise InputError("params.yaml: train.compile: torch.compile needs a C++ compiler, g++ or what CXX names, and finds none")
     if train.sampler == "class_balanced":
         for key, chosen in (("loss", recipe.loss), ("reweight", recipe.reweighting)):
             if getattr(chosen, "balances", False):

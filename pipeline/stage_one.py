@@ -134,8 +134,8 @@ def run_epoch(
 def diverged(what: str, epoch: int, step: int, rates: list[float]) -> InputError:
     """The error for a training that cannot go on; epoch and step count from 0."""
     return InputError(
-        f"train: {what} at step {step + 1} of {len(rates)} in epoch {epoch + 1}, at a learning rate of {rates[step]:.3g}; nothing is "
-        "written. Lower train.lr or raise train.warmup_epochs in params.yaml"
+        f"train: {what} at step {step + 1} of {len(rates)} in epoch {epoch + 1}, at a learning rate of {rates[step]:.3g}; no result "
+        "is written. Lower train.lr or raise train.warmup_epochs in params.yaml"
     )
 
 
@@ -145,15 +145,15 @@ def batches(order: np.ndarray, batch: int) -> list[np.ndarray]:
 
 
 def class_rows(epoch: int, found: Progress, class_counts: np.ndarray) -> list[dict[str, Any]]:
-    """Rows of training_classes.csv for one epoch."""
+    """Rows of training_classes.csv for one epoch, in Python's numbers: NumPy's round differently, and a checkpoint gives Python's back."""
     return [
         {
             "epoch": epoch,
             "class": k,
             "train_images": int(images),
-            "accuracy": 100 * found.accuracy[k],
-            "classification_ratio": found.ratio[k],
-            "gradient_norm": found.gradient_norm[k],
+            "accuracy": 100 * float(found.accuracy[k]),
+            "classification_ratio": float(found.ratio[k]),
+            "gradient_norm": float(found.gradient_norm[k]),
         }
         for k, images in enumerate(class_counts)
     ]

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pipeline import backbone, checkpoint, extract, images, params, prepare, recipe, stage_one, train
 from pipeline.checkpoint import Checkpoint
@@ -92,7 +92,9 @@ def test_going_on_after_any_epoch_gives_the_same_bytes(digits, choices, capsys):
             assert torch.equal(tensor, resumed.network.state_dict()[name]), name
         assert whole.curve == resumed.curve
         assert whole.classes == resumed.classes
-        assert [list(row) for row in whole.curve + whole.classes] == [list(row) for row in resumed.curve + resumed.classes]
+        for one, other in ((whole.curve, resumed.curve), (whole.classes, resumed.classes)):
+            assert [list(row) for row in one] == [list(row) for row in other]
+            assert [[type(x) for x in row.values()] for row in one] == [[type(x) for x in row.values()] for row in other]  # rounded alike
 
 
 def test_momentum_goes_on_too(digits):
@@ -153,10 +155,40 @@ def test_a_planted_pickle_is_never_run(short, write, capsys):
 def test_no_module_reads_a_pickle():
     """Weights come from safetensors only."""
     for path in (ROOT / "pipeline").rglob("*.py"):
-        nodes = list(ast.walk(ast.parse(path.read_text())))
-        imported = {alias.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names}
-        called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
-        assert not imported & {"pickle", "joblib", "dill"} and not called & {"torch.load", "np.load", "pickle.load"}, path
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Attribute):
+                names.add(ast.unparse(node))
+        readers = {
+            "pickle",
+            "dill",
+            "joblib",
+            "shelve",
+            "marshal",
+            "torch.load",
+            "np.load",
+            "numpy.load",
+            "torch.hub",
+            "torch.serialization",
+        }
+        assert not names & readers, path
+
+
+@pytest.mark.parametrize("metadata", ["[]", '{"schema": "tailcache-backbone-2"}', "no JSON"])
+def test_any_other_file_of_its_format_is_ignored(digits, metadata, capsys):
+    """Under its own name, and beside it."""
+    chosen = method()
+    for path in (fresh(chosen).path, checkpoint.FOLDER / "other.safetensors"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"x": torch.zeros(1)}, path, {"tailcache": metadata})
+        assert fresh(chosen).load() is None
+        (line,) = capsys.readouterr().out.splitlines()[-1:]
+        assert str(path) in line and "ignore" in line
+        path.unlink()
 
 
 def test_one_of_other_parameters_is_named_and_kept(digits, capsys):
@@ -204,9 +236,12 @@ def test_one_under_its_name_but_of_another_training_is_ignored(digits, capsys):
 def test_going_on_elsewhere_says_that_bytes_may_differ(digits, monkeypatch, capsys):
     chosen = method()
     cut_off(chosen, digits, 2)
+    here = checkpoint.machine()
     monkeypatch.setattr(checkpoint, "machine", lambda: "another machine")
-    assert fresh(chosen).load().epochs == 2
-    assert "the rest on another machine: other bytes than on either alone" in capsys.readouterr().out
+    cut_off(chosen, digits, 3)
+    assert f"train: ran on {here}; then on another machine: other bytes than on one alone" in capsys.readouterr().out
+    assert fresh(chosen).load().epochs == 3
+    assert f"train: ran on {here}; then on another machine: other" in capsys.readouterr().out  # said again
 
 
 def test_it_goes_when_the_stage_succeeds_and_the_stage_says_what_it_did(short, capsys):

@@ -4,14 +4,12 @@ import csv
 import dataclasses
 import itertools
 import math
-import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
 from pipeline import augment, backbone, extract, features, images, inference, optimiser, params, prepare, recipe, stage_one, train
@@ -112,7 +110,7 @@ def test_what_an_epoch_draws_is_a_function_of_seed_and_epoch(digits, sampler, mo
     network = stage_one.new_network(chosen, digits, 9)
     objective = Objective(network, digits.class_counts, chosen.loss, chosen.mixing, chosen.reweighting, False)
     epoch = stage_one.batches(epoch_order(sampler, digits.train.labels, 3, 4)(1), chosen.train.batch)
-    feed = Feed(digits, augment.shift, torch.device("cpu"))
+    feed = Feed(digits, augment.shift, objective.device)
     stage_one.run_epoch(1, epoch, chosen.train, objective, optimiser.SGD(network.parameters(), 0), feed, 4, tqdm(disable=True))
     assert len(shown) == len(whole) > 1
     for alone, within in zip(shown, whole, strict=True):
@@ -183,108 +181,6 @@ def test_all_choices_combine_but_class_sizes_with_a_class_balanced_sampler(works
         value.backward()
         assert value > 0
         assert torch.isfinite(logits.grad).all()
-
-
-def test_a_diverging_loss_stops_at_its_step_with_what_to_try(digits, monkeypatch):
-    """The third loss of the second epoch is the first that is not finite, wherever it is noticed."""
-    original, calls = Objective.__call__, []
-
-    def poisoned(*arguments):
-        calls.append(0)
-        return original(*arguments) * (float("inf") if len(calls) >= 8 else 1)
-
-    monkeypatch.setattr(Objective, "__call__", poisoned)
-    for together in (1, 50):
-        monkeypatch.setitem(stage_one.LOSSES_ASKED_FOR, "cpu", together)
-        calls.clear()
-        with pytest.raises(InputError) as stopped:
-            stage_one.fit(method(), digits, 0)
-        assert str(stopped.value) == (
-            "train: the loss is inf at step 3 of 5 in epoch 2, at a learning rate of 0.05; nothing is written. "
-            "Lower train.lr or raise train.warmup_epochs in params.yaml"
-        )
-        assert len(calls) == (8 if together == 1 else 10)
-
-
-def test_a_rate_far_too_high_diverges(digits):
-    with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d of 5 in epoch \d, at a learning rate of \S+e\+08;"):
-        stage_one.fit(method(lr=1e9, warmup_epochs=0, epochs=5), digits, 0)
-
-
-def test_weights_that_the_last_step_of_an_epoch_spoils_are_noticed(digits, monkeypatch):
-    """One step an epoch: its loss is finite, what the step leaves is not."""
-    original = optimiser.SGD.step
-
-    def spoiling(sgd, loss, lr):
-        original(sgd, loss, lr)
-        sgd.parameters[3].detach()[0] = float("inf")
-
-    monkeypatch.setattr(optimiser.SGD, "step", spoiling)
-    with pytest.raises(InputError, match="weights are NaN or infinite at step 1 of 1 in epoch 1, at a learning rate of 0.05; nothing is"):
-        stage_one.fit(method(warmup_epochs=0, epochs=1, batch=400), digits, 0)
-
-
-def test_what_diverges_overwrites_nothing(digits):
-    edit("params.yaml", "epochs: 60", "epochs: 2")
-    edit("params.yaml", "warmup_epochs: 5", "warmup_epochs: 0")
-    train.main()
-    before = {path: path.read_bytes() for path in (backbone.FILE, train.CURVE, train.CLASSES)}
-    edit("params.yaml", "lr: 0.1\n", "lr: 1.0e+9\n")
-    with pytest.raises(InputError, match="train: the loss is "):
-        train.main()
-    assert before == {path: path.read_bytes() for path in before}
-
-
-class Questions(TorchDispatchMode):
-    """Counts how often a number is asked for, or a size that only the data decides: each makes a GPU wait."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        self.count += function.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.masked_select)
-        return function(*arguments, **(keywords or {}))
-
-
-@pytest.mark.parametrize("loss", params.known("losses"))
-@pytest.mark.parametrize("mix", params.known("mixing"))
-def test_no_step_waits_for_the_device(workspace, monkeypatch, loss, mix):
-    """An epoch asks as few questions with 12 steps as with 3: for its losses, and whether its weights are finite."""
-    monkeypatch.setitem(stage_one.LOSSES_ASKED_FOR, "cpu", 50)
-    rng, asked = np.random.default_rng(0), []
-    for n in (30, 120):
-        labels = np.arange(n) % 3
-        split = images.Images(rng.integers(0, 256, (n, 8, 8, 3), np.uint8), labels)
-        data = images.ImageSet(
-            split, None, split, np.array([n // 3 + 9, n // 3 + 4, n // 3]), list("abc"), np.full(3, 0.5), np.full(3, 0.2), 8
-        )
-        chosen = method(loss=loss, mix=mix, reweight="deferred", augment="plain", batch=10)
-        network = stage_one.new_network(chosen, data, 0)
-        objective = Objective(network, data.class_counts, chosen.loss, chosen.mixing, chosen.reweighting, False)
-        feed, sgd = Feed(data, augment.plain, torch.device("cpu")), optimiser.SGD(network.parameters(), 0)
-        epoch = stage_one.batches(np.arange(n), 10)
-        with Questions() as questions:
-            stage_one.run_epoch(0, epoch, chosen.train, objective, sgd, feed, 0, tqdm(disable=True))
-        asked.append(questions.count)
-    assert asked[0] == asked[1] <= 2
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
-def test_a_compiled_network_learns_the_same_and_repeats_to_the_byte(digits):
-    """MFW and manifold mixup go through the compiled part, and the last batch is smaller than the others."""
-    for mix in ("none", "mfw", "manifold_mixup"):
-        plain, fused, again = (stage_one.fit(method(mix=mix, compile=compiled), digits, 0) for compiled in (False, True, True))
-        assert [row["loss"] for row in fused.curve] == pytest.approx([row["loss"] for row in plain.curve], rel=0.02)
-        assert fused.curve == again.curve
-        for a, b in zip(fused.network.state_dict().values(), again.network.state_dict().values(), strict=True):
-            assert torch.equal(a, b)
-
-
-def test_compiling_without_a_compiler_is_one_line(workspace, monkeypatch):
-    monkeypatch.setenv("PATH", str(workspace))
-    monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(InputError, match=r"params.yaml: train.compile: torch.compile needs a C\+\+ compiler, and none is here; install"):
-        method(compile=True)
 
 
 @pytest.mark.parametrize("loss", ["ce", "ldam"])

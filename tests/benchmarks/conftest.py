@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 
-from pipeline import stage_one
 from pipeline.images import Images, ImageSet
-from tests.benchmarks.timing import CPU, ROWS
+from tests.benchmarks.timing import ROWS
 
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
-    monkeypatch.setattr(stage_one, "device", lambda: CPU)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 @pytest.fixture(scope="session")

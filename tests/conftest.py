@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import images, params, prepare, recipe
 from pipeline.classifier import Classifier
 from pipeline.features import Features
 
@@ -48,6 +49,20 @@ def workspace(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def digits(workspace):
+    """The prepared digits, in an empty workspace."""
+    prepare.main()
+    return images.load()
+
+
+def method(**changes):
+    """The recipe of the current folder's params.yaml, cut to two epochs of larger batches, with changes to its `train` section."""
+    tree = params.read()
+    tree["train"] |= {"epochs": 2, "warmup_epochs": 1, "batch": 64, **changes}
+    return recipe.read(tree)
 
 
 def stage(*command, check=True):

@@ -15,21 +15,13 @@ from safetensors.torch import load_file, save_file
 from pipeline import backbone, checkpoint, extract, images, params, prepare, recipe, stage_one, train
 from pipeline.checkpoint import Checkpoint
 from pipeline.files import InputError
+from tests import conftest
 from tests.conftest import ROOT, edit, stage
 from tests.test_dag import DVC, declared
 
 
 def method(**changes):
-    tree = params.read()
-    tree["train"] |= {"epochs": 4, "warmup_epochs": 1, "batch": 64, "watch": {"images": 60, "every": 1, "after": 2}, **changes}
-    return recipe.read(tree)
-
-
-@pytest.fixture
-def digits(workspace):
-    """The prepared digits, in an empty workspace."""
-    prepare.main()
-    return images.load()
+    return conftest.method(**{"epochs": 4, "watch": {"images": 60, "every": 1, "after": 2}, **changes})
 
 
 @pytest.fixture

@@ -9,24 +9,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
-from pipeline import augment, backbone, checkpoint, images, optimiser, params, prepare, recipe, stage_one, train
+from pipeline import augment, backbone, checkpoint, images, optimiser, params, stage_one, train
 from pipeline.feed import Feed
 from pipeline.files import InputError
 from pipeline.objective import Objective
-from tests.conftest import edit
-
-
-def method(**changes):
-    tree = params.read()
-    tree["train"] |= {"epochs": 2, "warmup_epochs": 1, "batch": 64, **changes}
-    return recipe.read(tree)
-
-
-@pytest.fixture
-def digits(workspace):
-    """The prepared digits, in an empty workspace."""
-    prepare.main()
-    return images.load()
+from tests.conftest import edit, method
+from tests.test_checkpoint import CutOff
 
 
 def test_a_diverging_loss_stops_at_its_step_with_what_to_try(digits, monkeypatch):
@@ -163,20 +151,14 @@ def test_a_compiled_network_learns_the_same_and_repeats_to_the_byte(digits):
             assert torch.equal(a, b)
 
 
-class CutOff(checkpoint.Checkpoint):
-    def save(self, state):
-        super().save(state)
-        raise KeyboardInterrupt
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_a_compiled_training_goes_on_to_the_same_bytes(digits):
     chosen = method(compile=True, mix="manifold_mixup", epochs=3)
     identity, whole = checkpoint.identity(chosen, 0, images.FILE), fit_compiled(chosen, digits)
-    for _ in range(2):
+    for epochs in (1, 2):
         with pytest.raises(KeyboardInterrupt):
-            fit_compiled(chosen, digits, CutOff(identity))
+            fit_compiled(chosen, digits, CutOff(identity, epochs))
     resumed = fit_compiled(chosen, digits, checkpoint.Checkpoint(identity))
     assert resumed.curve == whole.curve
     for a, b in zip(whole.network.state_dict().values(), resumed.network.state_dict().values(), strict=True):

@@ -12,26 +12,13 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from pipeline import augment, backbone, extract, features, images, inference, optimiser, params, prepare, recipe, stage_one, train
+from pipeline import augment, backbone, extract, features, images, inference, optimiser, params, recipe, stage_one, train
 from pipeline.feed import Feed
 from pipeline.files import InputError
 from pipeline.network import Network
 from pipeline.objective import Objective, batch_loss
 from pipeline.sampling import epoch_order
-from tests.conftest import ROOT, edit, stage
-
-
-def method(**changes):
-    tree = params.read()
-    tree["train"] |= {"epochs": 2, "warmup_epochs": 1, "batch": 64, **changes}
-    return recipe.read(tree)
-
-
-@pytest.fixture
-def digits(workspace):
-    """The prepared digits, in an empty workspace."""
-    prepare.main()
-    return images.load()
+from tests.conftest import ROOT, edit, method, stage
 
 
 def test_cosine_with_warm_up(workspace):

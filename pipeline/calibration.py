@@ -1,20 +1,41 @@
 """Calibrated Gaussians for feature generation (Zhang and Xiang 2022, GLAG, section 4.2, Eq. 5-10), without a covariance matrix.
 
-A class's Gaussian N(μ_k, Σ_k) is kept as its centred features Y_k / sqrt(N_k - 1): for z ~ N(0, I), z Y_k / sqrt(N_k - 1) has exactly the
-covariance Σ_k of Eq. 6, whatever its rank, and a class of one image has the covariance 0. A calibrated draw adds such terms:
+A class's Gaussian N(μ_k, Σ_k) is kept as its features X_k (n_k, d). For z ~ N(0, I) with its own mean z̄ taken off,
+
+    (z - z̄) X_k / sqrt(n_k - 1)  =  z (X_k - μ_k) / sqrt(n_k - 1)
+
+has exactly the covariance Σ_k of Eq. 6, whatever its rank; a class of one image has the covariance 0. A calibrated draw adds such terms:
 
     x = (1 - β) x_i + β Σ_j w_j μ_j  +  (1 - β) e_own + β Σ_j sqrt(w_j) e_j + sqrt(γ) e,      w_j = ω_j / Σ ω
 
-with e_k ~ N(0, Σ_k) and e ~ N(0, I), all independent: mean and covariance are Eq. 8 and Eq. 9.
+with e_k ~ N(0, Σ_k) and e ~ N(0, I), all independent: mean and covariance are Eq. 8 and Eq. 9. All the e_k that draws want of a class
+are one product.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
-BLOCK = 4096  # samples compared with all class means at a time
+Dispersion = Literal["identity", "all_entries"]
+
+ROWS = 1024  # samples compared with class means at a time
+SPARE = 4  # classes beyond K whose exact distance is taken, so that rounding in the fast one leaves no nearer class out
+NUMBERS = {"cpu": 2**18, "cuda": 2**26}  # coefficients drawn at a time: a CPU keeps them in its cache
+TALL = 2  # a class of more than 2 d samples is drawn from its triangular factor (d, d): as exact, at less than half the cost
+
+
+class Terms(NamedTuple):
+    """Terms of sums: row `rows[t]` gets a μ_k + b e_k with e_k ~ N(0, Σ_k), where k, a and b are `classes`, `means` and `noises` at t.
+
+    All are (t,); no row has two terms of one class.
+    """
+
+    rows: torch.Tensor
+    classes: torch.Tensor
+    means: torch.Tensor
+    noises: torch.Tensor
 
 
 class ClassGaussians:
@@ -22,28 +43,37 @@ class ClassGaussians:
 
     Parameters
     ----------
-    x : (n, d) features
+    x : (n, d) features, sorted by class; used where they are, not copied
     labels : (n,) classes
     classes : number of classes c; one without a sample has mean 0 and covariance 0
     """
 
     def __init__(self, x: torch.Tensor, labels: torch.Tensor, classes: int) -> None:
         self.counts = torch.bincount(labels, minlength=classes)  # (c,)
-        order = labels.argsort(stable=True)
-        parts = x[order].split(self.counts.tolist())
-        self.mean = torch.stack([part.mean(0) if len(part) else x.new_zeros(x.shape[1]) for part in parts])  # (c, d)
-        self.centred = [(part - mean) / max(len(part) - 1, 1) ** 0.5 for part, mean in zip(parts, self.mean, strict=True)]
+        self.factors = list(x.split(self.counts.tolist()))  # (n_k, d) each
+        self.mean = torch.stack([part.mean(0) if len(part) else x.new_zeros(x.shape[1]) for part in self.factors])  # (c, d)
+        self.tall = [len(part) > TALL * x.shape[1] for part in self.factors]
+        for k in (k for k, tall in enumerate(self.tall) if tall):
+            factor = torch.linalg.qr(self.factors[k] - self.mean[k], mode="r").R
+            self.factors[k] = factor * torch.where(factor.diag() < 0, -1, 1)[:, None]  # the same one in float32 and float64
 
-    def noise(self, classes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """One draw of N(0, Σ_k) for each entry of `classes` (m,): (m, d)."""
-        noise = self.mean.new_zeros(len(classes), self.mean.shape[1])
-        order = classes.argsort(stable=True)
-        counts = torch.bincount(classes, minlength=len(self.mean)).tolist()
-        for factor, rows in zip(self.centred, order.split(counts), strict=True):
-            if len(rows):
-                z = torch.randn(len(rows), len(factor), generator=generator, device=factor.device, dtype=factor.dtype)
-                noise[rows] = z @ factor
-        return noise
+    def add(self, sums: torch.Tensor, terms: Terms, generator: torch.Generator) -> None:
+        """Add the terms to sums (m, d) in place, class by class."""
+        order = terms.classes.argsort(stable=True)
+        rows, classes, means, noises = (column.index_select(0, order) for column in terms)
+        counts = self.counts[classes]
+        noises = (noises * (counts > 1) / (counts - 1).clamp(min=1).to(noises.dtype).sqrt())[:, None]
+        stop = 0
+        for k, wanted in enumerate(torch.bincount(classes, minlength=len(self.mean)).tolist()):
+            start, stop = stop, stop + wanted
+            step = max(NUMBERS[sums.device.type] // max(self.factors[k].shape), 1)
+            for begin in range(start, stop, step):
+                some = slice(begin, min(begin + step, stop))
+                z = torch.randn(some.stop - begin, len(self.factors[k]), generator=generator, device=sums.device).to(sums.dtype)
+                if not self.tall[k]:
+                    z -= z.mean(1, keepdim=True)
+                drawn = z.mul_(noises[some]) @ self.factors[k]
+                sums.index_add_(0, rows[some], drawn.addr_(means[some], self.mean[k]))
 
 
 class Support(NamedTuple):
@@ -53,51 +83,62 @@ class Support(NamedTuple):
     weights: torch.Tensor
 
 
-def support(x: torch.Tensor, labels: torch.Tensor, gaussians: ClassGaussians, size: int) -> Support:
+def support(x: torch.Tensor, labels: torch.Tensor, gaussians: ClassGaussians, size: int, wanted: torch.Tensor | None = None) -> Support:
     """The `size` nearest class means among classes with more training samples (Eq. 7) and their weights ω = N / d (Eq. 10).
 
     The paper's Eq. 7 has a typo ("j in {y_i}"); its text says "other classes k which have more training samples". Where there are fewer
     such classes, those that there are; for the largest class none.
+
+    Parameters
+    ----------
+    x, labels : (n, d) samples and (n,) their classes
+    wanted : indices of the samples that need one, all by default; the slots of others stay empty
     """
-    size, found = min(size, len(gaussians.mean)), []
-    for some, mine in zip(x.split(BLOCK), labels.split(BLOCK), strict=True):
-        distance = torch.cdist(some, gaussians.mean, compute_mode="donot_use_mm_for_euclid_dist")  # (b, c)
-        distance[gaussians.counts <= gaussians.counts[mine][:, None]] = torch.inf
-        nearest, classes = distance.topk(size, largest=False)
-        omega = torch.where(nearest.isinf(), 0, gaussians.counts[classes].to(x.dtype) / (nearest + 1e-12))
-        found.append((classes, omega / omega.sum(1, keepdim=True).clamp(min=1e-30)))
-    return Support(*(torch.cat(column) for column in zip(*found, strict=True)))
+    counts, by_size = gaussians.counts.sort(descending=True, stable=True)
+    centre = gaussians.mean.mean(0)  # distances are the same around it, and their rounding is smaller
+    means = gaussians.mean[by_size] - centre  # larger classes first: what a sample is compared with is the front part
+    squares = means.square().sum(1)
+    size = min(size, len(means))
+    found = Support(labels.new_zeros(len(x), size), x.new_zeros(len(x), size))
+    wanted = torch.arange(len(x), device=x.device) if wanted is None else wanted
+    own = gaussians.counts[labels[wanted]]
+    for block in wanted[own.argsort(descending=True, stable=True)].split(ROWS):
+        some, own = x.index_select(0, block).sub_(centre), gaussians.counts[labels[block], None]
+        larger = int((counts > own[-1:]).sum())  # than the smallest class of the block
+        if not larger:
+            continue
+        rough = torch.addmm(squares[:larger], some, means[:larger].T, alpha=-2)  # squared distances, less the sample's own square
+        rough[counts[:larger] <= own] = torch.inf
+        rough, near = rough.topk(min(size + SPARE, larger), largest=False)
+        distance = torch.linalg.vector_norm(means[near].sub_(some[:, None]), dim=2)
+        distance, order = distance.masked_fill_(rough.isinf(), torch.inf).topk(min(size, larger), largest=False)
+        near = near.gather(1, order)
+        omega = torch.where(distance.isinf(), 0, counts[near] / (distance + 1e-12))
+        found.classes[block, : near.shape[1]] = torch.where(omega > 0, by_size[near], 0)
+        found.weights[block, : near.shape[1]] = omega / omega.sum(1, keepdim=True).clamp(min=1e-30)
+    return found
 
 
-def calibrated_mean(x: torch.Tensor, support: Support, beta: torch.Tensor, gaussians: ClassGaussians) -> torch.Tensor:
-    """Eq. 8: (m, d) from samples x (m, d), their support sets and β (m,). A sample without support keeps β = 0."""
-    beta = _where_supported(beta, support)
-    borrowed = (support.weights[:, :, None] * gaussians.mean[support.classes]).sum(1)
-    return (1 - beta) * x + beta * borrowed
+def calibrated(labels: torch.Tensor, support: Support, beta: torch.Tensor) -> tuple[torch.Tensor, Terms]:
+    """What Eq. 8 and 9 add up for samples of classes (m,), with their support sets and β (m,), but for γ.
 
-
-def calibrated_noise(
-    labels: torch.Tensor,
-    support: Support,
-    beta: torch.Tensor,
-    gamma: float,
-    gaussians: ClassGaussians,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """One draw of N(0, Σ) with Σ of Eq. 9 for each sample: (m, d) from classes (m,), support sets and β (m,).
-
-    γ is added as γ I ("to increase the degree of dispersion").
+    Returns the share 1 - β (m,) of the sample itself, and the terms of its own and its support's classes. A sample without support keeps
+    β = 0.
     """
-    beta = _where_supported(beta, support)
-    noise = (1 - beta) * gaussians.noise(labels, generator)
-    for slot in range(support.classes.shape[1]):
-        share = beta * support.weights[:, slot, None].sqrt()
-        used = share[:, 0] > 0
-        noise[used] += share[used] * gaussians.noise(support.classes[used, slot], generator)
-    if gamma:
-        noise += gamma**0.5 * torch.randn(noise.shape, generator=generator, device=noise.device, dtype=noise.dtype)
-    return noise
+    beta = torch.where(support.weights.sum(1) > 0, beta, 0)
+    rows, slots = support.weights.nonzero(as_tuple=True)
+    weights, shared = support.weights[rows, slots], beta[rows]
+    terms = Terms(
+        torch.cat([torch.arange(len(labels), device=labels.device), rows]),
+        torch.cat([labels, support.classes[rows, slots]]),
+        torch.cat([torch.zeros_like(beta), shared * weights]),
+        torch.cat([1 - beta, shared * weights.sqrt()]),
+    )
+    return 1 - beta, terms
 
 
-def _where_supported(beta: torch.Tensor, support: Support) -> torch.Tensor:
-    return torch.where(support.weights.sum(1) > 0, beta, 0)[:, None]  # (m, 1)
+def disperse(sums: torch.Tensor, rows: torch.Tensor, gamma: float, dispersion: Dispersion, generator: torch.Generator) -> None:
+    """The γ of Eq. 9 ("to increase the degree of dispersion") for some rows of sums (m, d), in place: γ I, or γ in every entry of Σ."""
+    wide = sums.shape[1] if dispersion == "identity" else 1
+    e = torch.randn(len(rows), wide, generator=generator, device=sums.device).to(sums.dtype)
+    sums.index_add_(0, rows, e.expand(-1, sums.shape[1]), alpha=gamma**0.5)

@@ -47,11 +47,11 @@ def check(tree: dict[str, Any]) -> None:
         for name in params.at(tree, package):
             where = f"{package}.{name}"
             params.section(tree, where, getattr(params.method(package, name, where), model))
-    params.section(tree, "extract", extract.Extract)
+    extract.read_params(tree)
     params.features_file(tree)
     check_heads(tree)
     params.section(tree, "deviation", deviation.Deviation)
-    params.section(tree, "evaluate", evaluate.Evaluate)
+    evaluate.read_params(tree)
 
 
 def check_heads(tree: dict[str, Any]) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from safetensors.numpy import save_file
 
 from pipeline.files import pack_metadata, read_tensors, replacing
 
-SCHEMA = "tailcache-classifier-1"
+SCHEMA = "tailcache-classifier-2"
+Tap = Literal["features", "pre_relu"]  # the data sets of features.h5 that a classifier can be made for
 BLOCK = 4096  # rows scored at a time: the scores of a block stay in the processor's cache
 
 
@@ -46,6 +47,7 @@ class Classifier:
     means : (c, d) class means instead of layers, nearest one wins
     distance : `euclidean` (score = minus the squared distance) or `cosine` (score = cosine similarity)
     absent : (c,) bool, classes without a training image: they score minus infinity and are never predicted
+    tap : which features of features.h5 it wants, `features` or `pre_relu`
     record : what is worth knowing about the fit, as plain JSON values; `selected_on` names the split that chose a hyper-parameter
     """
 
@@ -54,6 +56,7 @@ class Classifier:
     distance: str = "euclidean"
     transform: Transform = field(default_factory=Transform)
     absent: np.ndarray | None = None
+    tap: Tap = "features"
     record: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -135,6 +138,7 @@ class Classifier:
             "distance": self.distance,
             "power": self.transform.power,
             "l2": self.transform.l2,
+            "tap": self.tap,
             "record": self.record,
         }
         with replacing(path) as temporary:
@@ -158,6 +162,7 @@ class Classifier:
             distance=about["distance"],
             transform=Transform(tensors.get("centre"), about["power"], about["l2"]),
             absent=tensors.get("absent"),
+            tap=about["tap"],
             record=about["record"],
         )
 

@@ -1,11 +1,14 @@
 """Stage `evaluate`: every head's accuracy on the test set, by split (data/results/), and its predictions (data/predictions.h5).
 
+An ensemble is named heads that vote: the mean of their probabilities (the softmax of their scores) decides. It is judged like a head.
+
 Needs neither torch nor the heads' code. All heads are read and scored before anything is written, so a failing one leaves the last
 results as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +23,18 @@ from pipeline.files import InputError, interruptible, replacing, write_csv, writ
 HEADS = Path("data/heads")
 RESULTS = Path("data/results")
 PREDICTIONS = Path("data/predictions.h5")
+BLOCK = 4096  # rows that vote at a time
 
 
 class Evaluate(params.Params):
-    """many : a class of more training images than this is many-shot; few : one of fewer is few-shot; the others are medium-shot."""
+    """many : a class of more training images than this is many-shot; few : one of fewer is few-shot; the others are medium-shot.
+
+    ensembles : by name, the heads that vote, as in `ensembles: {two: [crt, ncm]}`
+    """
 
     many: int = Field(100, ge=0)
     few: int = Field(20, ge=0)
+    ensembles: dict[str, list[str]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _ordered(self) -> Evaluate:
@@ -36,7 +44,7 @@ class Evaluate(params.Params):
 
 
 class Result(NamedTuple):
-    """One head's outcome: figures (percent), accuracy of each class (c,), predicted classes (n,)."""
+    """The outcome of a head or an ensemble: figures (percent), accuracy of each class (c,), predicted classes (n,)."""
 
     figures: dict[str, Any]
     accuracies: np.ndarray
@@ -46,30 +54,83 @@ class Result(NamedTuple):
 @interruptible("evaluate: stopped; run it again")
 def main() -> None:
     tree = params.read()
-    thresholds = params.section(tree, "evaluate", Evaluate)
-    names = params.head_names(tree)
+    evaluate = read_params(tree)
     path = params.features_file(tree)
     test = features.load(path, "test")["test"]
     counts = features.class_counts(path, test.classes)
-    members = metrics.groups(counts, thresholds.many, thresholds.few)
-    results = {name: judge(name, test, members, path) for name in names}
+    members = metrics.groups(counts, evaluate.many, evaluate.few)
+    heads = {name: load(name, test) for name in params.head_names(tree)}
+    predicted = {name: head.predict(test.tapped(head.tap).features) for name, head in heads.items()}
+    predicted |= {name: vote([heads[head] for head in voters], test) for name, voters in evaluate.ensembles.items()}
+    about = {name: provenance(heads[head] for head in evaluate.ensembles.get(name, [name])) for name in predicted}
+    results = {name: judge(predicted[name], test, members, about[name]) for name in predicted}
     write(results, test.labels, counts)
     print(table(results, members))
 
 
-def judge(name: str, test: features.Features, members: dict[str, np.ndarray], source: Path) -> Result:
-    """Score one head on the test features."""
+def read_params(tree: dict[str, Any]) -> Evaluate:
+    """Check the section `evaluate`, ensembles against the heads that there are.
+
+    Raises
+    ------
+    InputError
+        Naming the yaml path and what is wrong.
+    """
+    evaluate = params.section(tree, "evaluate", Evaluate)
+    names = params.head_names(tree)
+    for ensemble, voters in evaluate.ensembles.items():
+        where = f"params.yaml: evaluate.ensembles.{ensemble}"
+        if ensemble in names:
+            raise InputError(f"{where}: there is a head of that name; choose another")
+        params.check_name(ensemble, "evaluate.ensembles")
+        if len(voters) < 2 or len(set(voters)) < len(voters):
+            raise InputError(f"{where}: expected two or more different heads, got {', '.join(voters) or 'none'}")
+        for name in voters:
+            if name not in names:
+                raise InputError(f"{where}: no head {name!r}; known: {', '.join(names)}")
+    return evaluate
+
+
+def load(name: str, test: features.Features) -> Classifier:
+    """A head's classifier, fit for the test features."""
     file = HEADS / f"{name}.safetensors"
     classifier = Classifier.load(file)
     if (classifier.dim, classifier.classes) != (test.dim, test.classes):
         raise InputError(
-            f"{file}: made for {classifier.dim} features and {classifier.classes} classes, {source} has {test.dim} and {test.classes}; "
-            f"run `dvc repro head@{name}`"
+            f"{file}: made for {classifier.dim} features and {classifier.classes} classes, {test.source} has {test.dim} and "
+            f"{test.classes}; run `dvc repro head@{name}`"
         )
-    predicted = classifier.predict(test.features)
+    return classifier
+
+
+def vote(voters: list[Classifier], test: features.Features) -> np.ndarray:
+    """Classes (n,) int64 with the largest mean probability."""
+    from scipy.special import softmax
+
+    inputs = [test.tapped(voter.tap).features for voter in voters]
+    predicted = []
+    for start in range(0, len(test.labels), BLOCK):
+        rows = slice(start, start + BLOCK)
+        total = sum(softmax(voter.scores(x[rows]), axis=1) for voter, x in zip(voters, inputs, strict=True))
+        predicted.append(total.argmax(1))
+    return np.concatenate(predicted)
+
+
+def provenance(classifiers: Iterable[Classifier]) -> dict[str, Any]:
+    """What chose the parameters behind a result that params.yaml does not give, and what was chosen, where a head says so."""
+    records = [classifier.record for classifier in classifiers]
+    splits = sorted({record.get("selected_on", "nothing") for record in records} - {"nothing"})
+    about = {"selected_on": " + ".join(splits) or "nothing"}
+    if len(records) == 1 and "chosen" in records[0]:
+        about["chosen"] = records[0]["chosen"]
+    return about
+
+
+def judge(predicted: np.ndarray, test: features.Features, members: dict[str, np.ndarray], about: dict[str, Any]) -> Result:
+    """The outcome of predicted classes (n,)."""
     accuracies = metrics.per_class_accuracy(test.labels, predicted, test.classes)
     figures = metrics.summary(accuracies, test.labels, predicted, members)
-    return Result({**figures, "selected_on": classifier.record.get("selected_on", "nothing")}, accuracies, predicted)
+    return Result({**figures, **about}, accuracies, predicted)
 
 
 def write(results: dict[str, Result], labels: np.ndarray, counts: np.ndarray) -> None:

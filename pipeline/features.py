@@ -2,8 +2,9 @@
 
 Layout: `/train`, `/val` (where there is one) and `/test`, each with `features (n, d) f4` (or f2) and `labels (n,) i8`; `/classifier` with
 stage one's `weight (c, d)` and `bias (c,)`, and attributes `normalise` and `scale`: where it normalises, its logits are `scale` times the
-cosines between weights and features. Root attributes: `schema`, `dim`, `classes`, `class_counts`. Data sets are contiguous, so a
-reader can map them.
+cosines between weights and features. Optional are `/train/views (V, n, d)`, features of V augmented versions of each training image, and
+`/SPLIT/pre_relu (n, d)`, features before the backbone's last ReLU. Root attributes: `schema`, `dim`, `classes`, `class_counts`. Data sets
+are contiguous, and the optional ones are mapped: who does not use them does not read them. `import_features` adds the attribute `imported`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pipeline.classifier import Classifier, Transform
+from pipeline.classifier import Classifier, Tap, Transform
 from pipeline.files import InputError
+from pipeline.sampling import by_class
 
 SCHEMA = "tailcache-features-1"
+BLOCK = 16384  # rows checked at a time
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Features:
     classes : number of classes c
     classifier : stage one's, where the file has it
     source : the file, for messages
+    views : (V, n, d) float32 or float16, features of augmented versions of the images; None where the file has none
+    pre_relu : (n, d) float32 or float16, features before the backbone's last ReLU; None likewise
     """
 
     features: np.ndarray
@@ -36,6 +41,8 @@ class Features:
     classes: int
     classifier: Classifier | None = None
     source: str = "features"
+    views: np.ndarray | None = None
+    pre_relu: np.ndarray | None = None
 
     @property
     def dim(self) -> int:
@@ -51,6 +58,37 @@ class Features:
         """(c,) bool, classes without a sample; None where there is no such class."""
         absent = self.class_counts == 0
         return absent if absent.any() else None
+
+    def class_means(self, transform: Transform | None = None) -> np.ndarray:
+        """Mean of the transformed features of each class, (c, d) in their precision; 0 for a class without a sample.
+
+        A class whose samples lie together, as `prepare` and `extract` leave them, is read where it is; others are gathered.
+        """
+        means = np.zeros((self.classes, self.dim), self.features.dtype)
+        for k, rows in enumerate(by_class(self.labels, self.classes)):
+            if len(rows):
+                together = rows[-1] - rows[0] == len(rows) - 1
+                members = self.features[rows[0] : rows[-1] + 1] if together else self.features[rows]
+                members = transform(members) if transform else members
+                means[k] = np.full(len(rows), 1 / len(rows), members.dtype) @ members
+        return means
+
+    def tapped(self, tap: Tap) -> Features:
+        """The same samples with the features that stand at `tap`: `features` as they are, or those before the last ReLU, without views.
+
+        Raises
+        ------
+        InputError
+            If the file has no such features, or NaN or infinite ones.
+        """
+        if tap == "features":
+            return self
+        if self.pre_relu is None:
+            raise InputError(f"{self.source}: has no pre_relu features; set `extract.pre_relu: true` in params.yaml, then `dvc repro`")
+        features = self.pre_relu.astype(np.float32)
+        if not np.isfinite(features).all():
+            raise InputError(f"{self.source}: pre_relu: NaN or infinite values; run `dvc repro --force extract`")
+        return replace(self, features=features, views=None)
 
     def stage_one(self, head: str) -> Classifier:
         """Stage one's classifier, or an error that says which head cannot do without."""
@@ -116,10 +154,26 @@ def _split(path: Path, file: h5py.File, name: str, classes: int, dim: int, class
     if labels.min() < 0 or labels.max() >= classes:
         raise InputError(f"{path}: {name}/labels: values from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}")
     values = features[:].astype(np.float32, copy=False)
-    if not np.isfinite(values).all():
-        row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
-        raise InputError(f"{path}: {name}/features: NaN or infinite values, the first in row {row}")
-    return Features(values, labels.astype(np.int64, copy=False), classes, classifier, str(path))
+    for start in range(0, len(values), BLOCK):  # as a whole, the check would take a quarter of the features' memory again
+        finite = np.isfinite(values[start : start + BLOCK]).all(1)
+        if not finite.all():
+            raise InputError(f"{path}: {name}/features: NaN or infinite values, the first in row {start + int(finite.argmin())}")
+    views, pre_relu = (_mapped(path, file.get(f"{name}/{more}"), (len(labels), dim)) for more in ("views", "pre_relu"))
+    return Features(values, labels.astype(np.int64, copy=False), classes, classifier, str(path), views, pre_relu)
+
+
+def _mapped(path: Path, data: h5py.Dataset | None, shape: tuple[int, int]) -> np.ndarray | None:
+    """An optional data set whose last two axes are (n, d), mapped from the file; None where there is none."""
+    if data is None:
+        return None
+    if data.shape[-2:] != shape or data.dtype not in (np.float32, np.float16) or data.size == 0:
+        raise InputError(
+            f"{path}: {data.name[1:]}: {data.dtype} of shape {data.shape}, expected float32 or float16 of (…, {shape[0]}, {shape[1]})"
+        )
+    offset = data.id.get_offset()
+    if offset is None:  # of a file that others wrote in chunks
+        return data[:]
+    return np.memmap(path, data.dtype, "c", offset, data.shape)  # copy-on-write: torch warns of arrays that it may not write to
 
 
 def _classifier(path: Path, file: h5py.File, classes: int, dim: int) -> Classifier | None:

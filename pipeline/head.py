@@ -37,7 +37,10 @@ def main(head_class: Any) -> None:
     target = FOLDER / f"{name}.safetensors"
     classifier.save(target)
     note_time(f"head@{name}", seconds)
-    print(f"{name}: {len(splits['train'].labels):,} x {splits['train'].dim} features, fitted in {seconds:.2f} s -> {target}")
+    chosen = "".join(
+        f", {key} {value:g} chosen on {classifier.record['selected_on']}" for key, value in classifier.record.get("chosen", {}).items()
+    )
+    print(f"{name}: {len(splits['train'].labels):,} x {splits['train'].dim} features, fitted in {seconds:.2f} s{chosen} -> {target}")
 
 
 def asked_for(tree: dict[str, Any], kind: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from pipeline.device import send
+from pipeline.files import InputError
 
 if TYPE_CHECKING:
     from pipeline.images import Images, ImageSet
@@ -57,6 +59,34 @@ def feature_blocks(network: Network, split: Images, data: ImageSet, batch: int, 
         with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=bf16):
             features = network.features(images)
         yield features.float()
+
+
+@contextmanager
+def before_last_relu(network: Network) -> Iterator[list[torch.Tensor]]:
+    """Give a list that holds, after each forward pass while it is open, one tensor: the pooled features (b, dim) float32 before the
+    backbone's last ReLU ("noRelu" in Kang et al. 2020, table 12).
+
+    The last ReLU is the last such module in the groups. torchvision's blocks call theirs several times, so of a pass the last call counts.
+    It works in place, so its input is pooled before it runs.
+
+    Raises
+    ------
+    InputError
+        If the backbone has no ReLU.
+    """
+    relus = [module for module in network.groups.modules() if isinstance(module, torch.nn.ReLU)]
+    if not relus:
+        raise InputError("params.yaml: extract.pre_relu: the backbone has no ReLU; set it to false")
+    latest: list[torch.Tensor] = []
+
+    def pool(relu: torch.nn.Module, maps: tuple[torch.Tensor]) -> None:
+        latest[:] = [maps[0].mean((2, 3)).float()]
+
+    hook = relus[-1].register_forward_pre_hook(pool)
+    try:
+        yield latest
+    finally:
+        hook.remove()
 
 
 def accuracy(network: Network, split: Images, data: ImageSet, batch: int, bf16: bool = False) -> float:

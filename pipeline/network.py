@@ -98,9 +98,10 @@ class Residual(nn.Module):
         super().__init__()
         self.body = body
         self.shortcut = shortcut
+        self.relu = nn.ReLU(inplace=True)  # a module, so that a hook can see the sum before it
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.body(x).add_(self.shortcut(x)).relu_()  # in place: nothing needs the sum before the ReLU
+        return self.relu(self.body(x).add_(self.shortcut(x)))  # in place: the backward pass does not need the sum before the ReLU
 
 
 class SubsampleAndPad(nn.Module):

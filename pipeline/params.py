@@ -124,9 +124,14 @@ def head_names(tree: dict[str, Any]) -> list[str]:
     if not isinstance(heads, dict) or not heads:
         raise InputError(f"{FILE}: heads: expected at least one entry like `tau: {{kind: tau, tau: 0.7}}`")
     for name in heads:
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", str(name)):
-            raise InputError(f"{FILE}: heads.{name}: a head's name has letters, digits, _ and -, and begins with a letter")
+        check_name(name, "heads")
     return list(heads)
+
+
+def check_name(name: Any, where: str) -> None:
+    """Refuse a name of a head that is not fit to be a file's name."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", str(name)):
+        raise InputError(f"{FILE}: {where}.{name}: a head's name has letters, digits, _ and -, and begins with a letter")
 
 
 def known(package: str) -> list[str]:

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import generation
-from pipeline.calibration import ClassGaussians, Support, calibrated_mean, calibrated_noise, support
-from pipeline.heads import afg
+from pipeline import calibration, generation
+from pipeline.calibration import ClassGaussians, Terms, support
+from pipeline.classifier import Transform
+from pipeline.heads import afg, crt, lws
+from pipeline.search import judges
+from pipeline.students import Scales
 from tests.conftest import make_features
 
 
@@ -36,16 +39,52 @@ def support_by_loop(x, label, train, means, size):
     return {k: counts[k] / distances[k] for k in nearest}
 
 
-def test_class_statistics_are_eq_5_and_6(train):
+def double(train, offset=0.0):
+    """The same features in float64; those far from 0 are not clipped there."""
+    return dataclasses.replace(train, features=train.features.astype(float) + offset)
+
+
+def draws_of(fitted, k, n, mean=0.0, noise=1.0, seed=0):
+    """n draws of mean μ_k + noise e_k, (n, d)."""
+    sums, ones = torch.zeros(n, fitted.mean.shape[1], dtype=fitted.mean.dtype), torch.ones(n, dtype=fitted.mean.dtype)
+    terms = Terms(torch.arange(n), torch.full((n,), k), mean * ones, noise * ones)
+    fitted.add(sums, terms, torch.Generator().manual_seed(seed))
+    return sums
+
+
+def without_noise(monkeypatch):
+    monkeypatch.setattr(torch, "randn", lambda *shape, generator, device: torch.zeros(*shape, device=device))
+
+
+@pytest.mark.parametrize("tall", [0, 2, 1000])
+def test_class_statistics_are_eq_5_and_6(train, tall, monkeypatch):
+    """Draws are linear in z, so unit vectors in its place give the factor F with Fᵀ F = Σ; of features, or of a triangle (`TALL`)."""
+    monkeypatch.setattr(calibration, "TALL", tall)
     _, _, fitted = gaussians(train)
     means, covariances = statistics_by_loop(train)
     np.testing.assert_allclose(fitted.mean, means)
-    for centred, covariance in zip(fitted.centred, covariances, strict=True):
-        np.testing.assert_allclose(centred.T @ centred, covariance, atol=1e-12)
+    monkeypatch.setattr(torch, "randn", lambda *shape, generator, device: torch.eye(*shape, device=device))
+    for k, covariance in enumerate(covariances):
+        factor = draws_of(fitted, k, len(fitted.factors[k])).numpy()
+        np.testing.assert_allclose(factor.T @ factor, covariance, atol=1e-12)
+
+
+@pytest.mark.parametrize("dead", [0, 5, 8])
+def test_the_triangle_of_a_class_is_its_covariance_whatever_the_rank(train, dead):
+    features = train.features.copy()
+    features[:, :dead] = 3  # as behind a ReLU that never or always fires
+    train = dataclasses.replace(train, features=features)
+    _, _, fitted = gaussians(train)
+    assert fitted.tall == [True, True, False, False, False]
+    for factor, covariance, count in zip(fitted.factors[:2], statistics_by_loop(train)[1][:2], (60, 25), strict=True):
+        assert factor.shape == (8, 8)
+        np.testing.assert_allclose(factor.T @ factor / (count - 1), covariance, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 9])
-def test_support_and_weights_are_eq_7_and_10(train, size):
+@pytest.mark.parametrize("rows", [7, 1024])
+def test_support_and_weights_are_eq_7_and_10(train, size, rows, monkeypatch):
+    monkeypatch.setattr(calibration, "ROWS", rows)  # several blocks
     x, labels, fitted = gaussians(train)
     means, _ = statistics_by_loop(train)
     found = support(x, labels, fitted, size)
@@ -58,52 +97,157 @@ def test_support_and_weights_are_eq_7_and_10(train, size):
             assert actual[k] == pytest.approx(omega[k] / total, rel=1e-9)
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
-def test_calibrated_mean_is_eq_8(train, beta):
-    x, labels, fitted = gaussians(train)
+def test_supports_of_many_classes_agree_with_a_loop_in_single_precision():
+    """Features far from the origin, where squared distances by products lose most of their digits; classes of equal size among them."""
+    counts = np.repeat([40, 30, 20, 9, 9, 5, 2, 1], 6)
+    train = make_features(np.random.default_rng(0).permutation(counts), dim=16, spread=1)
+    train = dataclasses.replace(train, features=train.features + np.float32(100))
+    x, labels = torch.tensor(train.features), torch.tensor(train.labels)
+    found = support(x, labels, ClassGaussians(x, labels, train.classes), 3)
     means, _ = statistics_by_loop(train)
-    actual = calibrated_mean(x, support(x, labels, fitted, 2), torch.full((len(x),), beta, dtype=torch.float64), fitted)
-    for i in range(len(x)):
-        omega = support_by_loop(x[i].numpy(), labels[i].item(), train, means, 2)
+    for i in range(0, len(x), 5):
+        omega = support_by_loop(train.features[i].astype(float), labels[i].item(), train, means, 3)
+        actual = {k.item(): w.item() for k, w in zip(found.classes[i], found.weights[i], strict=True) if w > 0}
+        assert actual == pytest.approx({k: w / sum(omega.values()) for k, w in omega.items()}, rel=1e-4)
+
+
+def test_only_wanted_samples_get_a_support(train):
+    x, labels, fitted = gaussians(train)
+    wanted = torch.tensor([95, 61, 70])
+    every, found = support(x, labels, fitted, 2), support(x, labels, fitted, 2, wanted)
+    torch.testing.assert_close(found.weights[wanted], every.weights[wanted])
+    assert torch.equal(found.classes[wanted], every.classes[wanted])
+    assert found.weights.count_nonzero(1).nonzero()[:, 0].tolist() == sorted(wanted.tolist())
+
+
+def source_of(train, is_head=(False,) * 5, **others):
+    return generation.Source(train, np.array(is_head), **{"power": 1.0, "size": 2, "gamma": 0.0} | others)
+
+
+def repeated(train, i, n):
+    """A plan of n generated features from sample i."""
+    return generation.Plan(np.repeat(train.labels[i], n), np.repeat(i, n), np.ones(n, bool))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_calibrated_mean_is_eq_8(train, beta, monkeypatch):
+    """All draws, where the noise is 0."""
+    without_noise(monkeypatch)
+    train = double(train, 100)
+    means, _ = statistics_by_loop(train)
+    n = len(train.labels)
+    plan = generation.Plan(train.labels, np.arange(n), np.ones(n, bool))
+    actual = source_of(train).generate(plan, torch.full((5,), beta, dtype=torch.float64), torch.Generator())
+    for i in range(n):
+        omega = support_by_loop(train.features[i], train.labels[i], train, means, 2)
         if not omega:  # the largest class has no support and stays where it is
-            np.testing.assert_allclose(actual[i], x[i])
+            np.testing.assert_allclose(actual[i], train.features[i])
             continue
         borrowed = sum(w * means[k] for k, w in omega.items()) / sum(omega.values())
-        np.testing.assert_allclose(actual[i], (1 - beta) * x[i].numpy() + beta * borrowed, rtol=1e-9)
+        np.testing.assert_allclose(actual[i], (1 - beta) * train.features[i] + beta * borrowed, rtol=1e-9)
 
 
-@pytest.mark.parametrize(("label", "beta", "gamma"), [(1, 0.6, 0.0), (3, 0.6, 0.1), (4, 0.4, 0.0), (4, 0.0, 0.1), (2, 1.0, 0.0)])
-def test_moments_of_the_draws_are_eq_9(train, label, beta, gamma):
-    """Mean 0 and the covariance of Eq. 9, for classes of 25, 9, 3 and 1 samples (rank-deficient ones among them)."""
-    x, labels, fitted = gaussians(train)
+CASES = [(1, 0.6, 0.0), (3, 0.6, 0.1), (4, 0.4, 0.0), (4, 0.0, 0.1), (2, 1.0, 0.0), (0, 0.6, 0.0)]
+
+
+def assert_moments(draws, mean, covariance):
+    """First two moments of draws (n, d) within sampling error."""
+    deviation = np.sqrt(np.diag(covariance).max())
+    assert np.abs(draws.mean(0) - mean).max() < 5 * deviation / np.sqrt(len(draws)) + 1e-9
+    assert np.abs(np.cov(draws.T) - covariance).max() < 0.02 * deviation**2 + 1e-12
+
+
+@pytest.mark.parametrize("dispersion", ["identity", "all_entries"])
+@pytest.mark.parametrize(("label", "beta", "gamma"), CASES)
+def test_moments_of_the_draws_are_eq_8_and_9(train, label, beta, gamma, dispersion):
+    """For classes of 60, 25, 9, 3 and 1 samples (rank-deficient ones among them), and both readings of γ."""
+    train = double(train, 100)
     means, covariances = statistics_by_loop(train)
     i = int(np.flatnonzero(train.labels == label)[0])
-    omega = support_by_loop(x[i].numpy(), label, train, means, 2)
-    shared = sum(w * covariances[k] for k, w in omega.items()) / sum(omega.values())
-    expected = (1 - beta) ** 2 * covariances[label] + beta**2 * shared + gamma * np.eye(train.dim)
+    omega = support_by_loop(train.features[i], label, train, means, 2)
+    weights = {k: w / sum(omega.values()) for k, w in omega.items()}
+    beta_here = beta if weights else 0.0  # the largest class has no support
+    mean = (1 - beta_here) * train.features[i] + beta_here * sum(w * means[k] for k, w in weights.items())
+    expected = (1 - beta_here) ** 2 * covariances[label] + beta_here**2 * sum(w * covariances[k] for k, w in weights.items())
+    expected = expected + gamma * (np.eye(train.dim) if dispersion == "identity" else np.ones((train.dim, train.dim)))
 
-    draws = 200_000
-    found = support(x, labels, fitted, 2)
-    repeated = Support(found.classes[i].repeat(draws, 1), found.weights[i].repeat(draws, 1))
-    generator = torch.Generator().manual_seed(0)
-    betas = torch.full((draws,), beta, dtype=torch.float64)
-    noise = calibrated_noise(torch.full((draws,), label), repeated, betas, gamma, fitted, generator).numpy()
-    scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
-    assert np.abs(noise.mean(0)).max() < 5 * np.sqrt(np.diag(expected).max() / draws)
-    assert np.abs(np.cov(noise.T) - expected).max() < 0.02 * scale.max()
+    source, generator = source_of(train, gamma=gamma, dispersion=dispersion), torch.Generator().manual_seed(0)
+    draws = source.generate(repeated(train, i, 200_000), torch.full((5,), beta), generator).numpy()
+    assert_moments(draws, mean, expected)
 
 
-def test_draws_of_different_samples_are_independent(train):
+@pytest.mark.parametrize("label", range(5))
+def test_moments_of_a_head_class_are_its_own(train, label):
+    train = double(train, 100)
+    means, covariances = statistics_by_loop(train)
+    i = int(np.flatnonzero(train.labels == label)[0])
+    source = source_of(train, [True] * 5, gamma=0.1)  # γ belongs to Eq. 9, so to tail classes
+    draws = source.generate(repeated(train, i, 200_000), torch.full((5,), 0.6), torch.Generator().manual_seed(0)).numpy()
+    assert_moments(draws, means[label], covariances[label])
+
+
+@pytest.mark.parametrize("at_once", [1, 1000])
+def test_draws_of_different_samples_are_independent(train, at_once, monkeypatch):
+    monkeypatch.setitem(calibration.NUMBERS, "cpu", at_once)
     _, _, fitted = gaussians(train)
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.stack([fitted.noise(torch.tensor([0, 0]), generator) for _ in range(4000)])  # (draws, 2, d)
+    noise = draws_of(fitted, 0, 8000).view(4000, 2, 8)
     correlation = np.corrcoef(noise[:, 0].T, noise[:, 1].T)[:8, 8:]
     assert np.abs(correlation).max() < 0.08
 
 
 def test_a_class_of_one_sample_has_covariance_zero(train):
     _, _, fitted = gaussians(train)
-    assert not fitted.noise(torch.tensor([4, 4]), torch.Generator()).any()
+    assert not draws_of(fitted, 4, 2).any()
+    torch.testing.assert_close(draws_of(fitted, 4, 2, mean=1.0), fitted.mean[[4, 4]])
+
+
+def test_single_and_double_precision_see_the_same_draws(train):
+    single, other = (
+        source_of(each, (True, False, False, False, False), power=0.9, gamma=0.1).generate(
+            generation.balanced_plan(train.labels, np.random.default_rng(0)), torch.full((5,), 0.6), torch.Generator().manual_seed(0)
+        )
+        for each in (train, double(train))
+    )
+    assert (single.dtype, other.dtype) == (torch.float32, torch.float64)
+    torch.testing.assert_close(single.double(), other, rtol=1e-4, atol=1e-4)
+
+
+def test_features_that_are_sorted_already_are_not_copied(train):
+    """Nor is any class of them."""
+    source = source_of(train)
+    assert source.bent.data_ptr() == train.features.ctypes.data
+    later = zip(source.gaussians.factors[2:], (85, 94, 97), strict=True)
+    assert all(part.data_ptr() == source.bent[begin].data_ptr() for part, begin in later)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.7])
+def test_samples_in_any_order_are_the_same_gaussians(train, power):
+    """The plan's samples count in the order of the file, whatever the order inside."""
+    rows = np.random.default_rng(0).permutation(len(train.labels))
+    other = dataclasses.replace(train, features=train.features[rows], labels=train.labels[rows])
+    one, two = source_of(train, power=power), source_of(other, power=power)
+    torch.testing.assert_close(one.gaussians.mean, two.gaussians.mean)
+    for k in range(train.classes):
+        torch.testing.assert_close(
+            one.gaussians.factors[k].T @ one.gaussians.factors[k], two.gaussians.factors[k].T @ two.gaussians.factors[k]
+        )
+    for i in (3, 61, 90, 97):  # the same sample of the same class, drawn around
+        j = int(np.flatnonzero(rows == i)[0])
+        pair = [
+            source.generate(repeated(split, row, 4000), torch.full((5,), 0.3), torch.Generator().manual_seed(1)).mean(0)
+            for source, split, row in ((one, train, i), (two, other, j))
+        ]
+        torch.testing.assert_close(*pair, rtol=0, atol=0.15)
+
+
+def test_all_happens_behind_stage_ones_transform(train):
+    """As if the features had been transformed before; no transformed copy of them is made."""
+    transform, plan = Transform(l2=True), generation.balanced_plan(train.labels, np.random.default_rng(0))
+    behind = source_of(train, power=0.9, transform=transform)
+    before = source_of(dataclasses.replace(train, features=transform(train.features)), power=0.9)
+    one, two = (source.generate(plan, torch.full((5,), 0.6), torch.Generator().manual_seed(0)) for source in (behind, before))
+    assert torch.equal(one, two)
+    assert behind.real.data_ptr() == train.features.ctypes.data
 
 
 @pytest.mark.parametrize("counts", [(60, 25, 9, 3, 1), (7, 7, 7), (10, 0, 4)])
@@ -118,6 +262,22 @@ def test_real_and_generated_samples_balance_every_class(counts):
         sources = np.bincount(plan.samples[mine & plan.generated], minlength=len(labels))[labels == k]
         assert count == 0 or np.ptp(sources) <= 1  # spread evenly over the class's samples
     assert sorted(plan.samples[~plan.generated]) == list(range(len(labels)))  # each real one just once
+
+
+@pytest.mark.parametrize("size", [1, 98, 299])
+def test_a_part_of_the_balanced_set_is_a_random_part(train, size):
+    """Entries of the whole set, none twice, and every class equally likely."""
+    labels = train.labels
+    rng = np.random.default_rng(0)
+    seen = np.zeros(5)
+    for _ in range(200):
+        plan = generation.balanced_plan(labels, rng, size)
+        assert len(plan.labels) == len(plan.samples) == len(plan.generated) == size
+        assert np.array_equal(plan.labels, labels[plan.samples])
+        assert np.unique(real := plan.samples[~plan.generated]).size == real.size
+        assert not plan.generated[plan.labels == 0].any()  # the largest class needs none
+        seen += np.bincount(plan.labels, minlength=5)
+    assert np.abs(seen / (200 * size) - 0.2).max() < 5 * np.sqrt(0.16 / (200 * size))
 
 
 def test_each_epoch_spreads_and_orders_anew():
@@ -206,23 +366,23 @@ def test_tail_classes_without_validation_are_judged_on_training(train, val):
         return dataclasses.replace(val, features=val.features[kept], labels=val.labels[kept])
 
     tail = np.array([False, True, True, True, True])
-    judge, where = afg.judging_set(train, without(3, 4), tail)
+    judge, where = judges(train, without(3, 4), tail)
     assert where == "val + train"
     assert judge.class_counts.tolist() == [10, 10, 10, 3, 1]
-    judge, where = afg.judging_set(train, without(0), tail)  # a head class: its β does not move
+    judge, where = judges(train, without(0), tail)  # a head class: its β does not move
     assert where == "val"
     assert judge.class_counts.tolist() == [0, 10, 10, 10, 10]
-    assert afg.judging_set(train, val, tail) == (val, "val")
-    assert afg.judging_set(train, None, tail) == (train, "train")
+    assert judges(train, val, tail) == (val, "val")
+    assert judges(train, None, tail) == (train, "train")
 
 
-@pytest.mark.parametrize("chunk", [7, 10_000])
-def test_goodness_is_minus_mean_loss_or_accuracy(train, chunk, monkeypatch):
-    monkeypatch.setattr(afg, "CHUNK", chunk)
+@pytest.mark.parametrize("numbers", [56, 100_000])
+def test_goodness_is_minus_mean_loss_or_accuracy(train, numbers, monkeypatch):
+    monkeypatch.setattr(afg, "NUMBERS", numbers)  # 7 rows of 8 features at a time, or all
     z = train.classifier.scores(train.features).astype(float)
     log_p = z - np.log(np.exp(z - z.max(1, keepdims=True)).sum(1, keepdims=True)) - z.max(1, keepdims=True)
     rows = [np.flatnonzero(train.labels == k) for k in range(5)]
-    student = afg.Student("lws", torch.tensor(train.classifier.weight), torch.tensor(train.classifier.bias), 0)
+    student = Scales(torch.tensor(train.classifier.weight), torch.tensor(train.classifier.bias))
     loss = [np.mean([log_p[i, k] for i in rows[k]]) for k in range(5)]
     right = [np.mean([z[i].argmax() == k for i in rows[k]]) for k in range(5)]
     np.testing.assert_allclose(afg.goodness(student, train, "val_loss"), loss, rtol=1e-4, atol=1e-5)
@@ -272,7 +432,8 @@ def test_distillation_is_zero_for_the_teacher_itself_and_at_the_start():
 
 
 @pytest.mark.parametrize("kind", ["lws", "crt"])
-def test_both_classifiers_train_and_batches_cover_the_balanced_set(train, val, kind, monkeypatch):
+@pytest.mark.parametrize("per_epoch", ["balanced", "real"])
+def test_both_classifiers_train_and_batches_cover_the_epoch(train, val, kind, per_epoch, monkeypatch):
     sizes = []
     original = afg.Head.loss
 
@@ -281,7 +442,34 @@ def test_both_classifiers_train_and_batches_cover_the_balanced_set(train, val, k
         return original(self, logits, *others)
 
     monkeypatch.setattr(afg.Head, "loss", counted)
-    monkeypatch.setattr(afg, "CHUNK", 100)  # several chunks an epoch
-    fitted = afg.Head(epochs=8, batch=32, head=20, lr=0.01, classifier=kind).fit(train, val, 0)
-    assert sum(sizes) == 8 * 5 * 60
+    monkeypatch.setattr(afg, "NUMBERS", 800)  # several chunks an epoch
+    epochs = {"balanced": 8, "real": 24}[per_epoch]
+    fitted = afg.Head(epochs=epochs, batch=32, head=20, lr=0.01, classifier=kind, per_epoch=per_epoch).fit(train, val, 0)
+    assert sum(sizes) == epochs * {"balanced": 5 * 60, "real": 98}[per_epoch]
     assert (fitted.predict(val.features) == val.labels).mean() > 0.6
+
+
+@pytest.mark.parametrize(("classifier", "same"), [("lws", lws), ("crt", crt)])
+def test_tukey_alone_is_the_classifier_on_bent_features(train, val, classifier, same):
+    """Which predicts on bent features too."""
+    fitted = afg.Head(tukey_only=True, classifier=classifier, power=0.5, epochs=3, batch=16, lr=0.05).fit(train, val, 2)
+    bent = dataclasses.replace(train, features=np.sqrt(train.features))
+    expected = same.Head(epochs=3, batch=16, lr=0.05).fit(bent, None, 2)
+    np.testing.assert_allclose(fitted.weight, expected.weight, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fitted.scores(val.features), expected.scores(np.sqrt(val.features)), rtol=1e-4, atol=1e-4)
+    assert "beta" not in fitted.record
+
+
+def test_real_features_are_views_and_the_rest_is_fitted_on_clean_ones(train):
+    views = np.stack([train.features + 100 * (v + 1) for v in range(3)]).astype(np.float16)
+    viewed = dataclasses.replace(train, views=views)
+    plan = generation.balanced_plan(train.labels, np.random.default_rng(0))
+    beta = torch.full((5,), 0.5)
+    plain, drawn = (
+        generation.Source(viewed, np.zeros(5, bool), 1.0, 2, 0.0, views=on).generate(plan, beta, torch.Generator().manual_seed(0)).numpy()
+        for on in (False, True)
+    )
+    assert np.array_equal(plain[plan.generated], drawn[plan.generated])
+    view = np.round((drawn - plain)[~plan.generated].mean(1) / 100).astype(int)
+    assert set(view) == {1, 2, 3}
+    np.testing.assert_allclose(drawn[~plan.generated], views[view - 1, plan.samples[~plan.generated]], rtol=1e-6)

@@ -13,7 +13,7 @@ from pipeline.classifier import Classifier
 from pipeline.files import InputError
 from tests.conftest import edit, stage
 
-HEADS = ("joint", "crt", "lws", "tau", "ncm", "afg")
+HEADS = ("joint", "logit_adjust", "crt", "lws", "tau", "ncm", "afg")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_results_are_what_scikit_learn_says(fitted):
 
 
 def test_an_empty_group_is_null_and_a_dash(fitted):
-    edit(fitted / "params.yaml", "evaluate: {many: 50, few: 10}", "evaluate: {many: 1000, few: 2}")
+    edit(fitted / "params.yaml", "evaluate: {many: 50, few: 10,", "evaluate: {many: 1000, few: 2,")
     printed = stage("evaluate").stdout
     figures = json.loads((fitted / "data/results/heads/joint.json").read_text())
     assert figures["many"] is None
@@ -84,6 +84,63 @@ def test_the_results_of_a_removed_head_go(fitted):
     stage("evaluate")
     assert not (fitted / "data/results/heads/tau.json").exists()
     assert "tau" not in json.loads((fitted / "data/results/metrics.json").read_text())
+
+
+def test_an_ensemble_is_the_mean_of_probabilities(fitted):
+    means = np.random.default_rng(1).random((4, 5), np.float32)
+    record = {"selected_on": "train", "chosen": {"tau": 0.5}}
+    Classifier(means=means, absent=np.array([False, True, False, False]), record=record).save(fitted / "data/heads/ncm.safetensors")
+    edit("params.yaml", "ensembles: {}", "ensembles: {two: [ncm, crt], three: [crt, lws, tau]}")
+    assert stage("evaluate").stdout.splitlines()[-2].startswith("two ")
+    test = features.load(fitted / "data/features.h5", "test")["test"]
+
+    def probabilities(name):
+        scores = Classifier.load(fitted / f"data/heads/{name}.safetensors").scores(test.features).astype(float)
+        exponentials = np.exp(scores)  # of minus infinity, 0
+        return exponentials / exponentials.sum(1, keepdims=True)
+
+    with h5py.File("data/predictions.h5") as file:
+        assert np.array_equal(file["heads/two"], ((probabilities("ncm") + probabilities("crt")) / 2).argmax(1))
+        assert np.array_equal(file["heads/three"], sum(map(probabilities, ("crt", "lws", "tau"))).argmax(1))
+    results = {name: json.loads((fitted / f"data/results/heads/{name}.json").read_text()) for name in ("two", "three", "ncm")}
+    assert (results["two"]["selected_on"], results["three"]["selected_on"]) == ("train + val", "val")
+    assert results["ncm"]["chosen"] == {"tau": 0.5}
+    assert "chosen" not in results["two"]
+    assert json.loads((fitted / "data/results/metrics.json").read_text())["two"] == results["two"]["all"]
+
+
+@pytest.mark.parametrize(
+    ("ensembles", "message"),
+    [
+        ("{two: [ncm, crtt]}", "evaluate.ensembles.two: no head 'crtt'; known: joint, logit_adjust, crt"),
+        ("{two: [ncm]}", "evaluate.ensembles.two: expected two or more different heads, got ncm"),
+        ("{two: []}", "evaluate.ensembles.two: expected two or more different heads, got none"),
+        ("{two: [ncm, ncm]}", "evaluate.ensembles.two: expected two or more different heads, got ncm, ncm"),
+        ("{ncm: [ncm, crt]}", "evaluate.ensembles.ncm: there is a head of that name; choose another"),
+        ("{t/u: [ncm, crt]}", "evaluate.ensembles.t/u: a head's name has letters"),
+        ("[ncm, crt]", "evaluate.ensembles: input should be a valid dictionary"),
+    ],
+)
+def test_an_ensemble_that_makes_no_sense_is_refused(workspace, ensembles, message):
+    edit("params.yaml", "ensembles: {}", f"ensembles: {ensembles}")
+    with pytest.raises(InputError, match="^params.yaml: ") as caught:
+        check.check(params.read())
+    assert str(caught.value).startswith(f"params.yaml: {message}")
+
+
+def test_a_head_that_wants_other_features_gets_them(fitted):
+    """A classifier made for features before the last ReLU is scored on those of the test set."""
+    before = np.random.default_rng(5).normal(size=(80, 5)).astype(np.float32)
+    with h5py.File("data/features.h5", "a") as file:
+        file["test/pre_relu"] = before
+    classifier = Classifier.linear(np.random.default_rng(6).normal(size=(4, 5)), np.zeros(4), tap="pre_relu")
+    classifier.save(fitted / "data/heads/ncm.safetensors")
+    stage("evaluate")
+    with h5py.File("data/predictions.h5") as file:
+        assert np.array_equal(file["heads/ncm"], classifier.predict(before))
+    with h5py.File("data/features.h5", "a") as file:
+        del file["test/pre_relu"]
+    refused(fitted, "data/features.h5: has no pre_relu features; set `extract.pre_relu: true`")
 
 
 def refused(workspace, message, name="evaluate"):
@@ -131,7 +188,7 @@ def test_class_counts_that_disagree_with_the_labels_are_refused(fitted):
 
 
 def test_thresholds_out_of_order_are_refused(fitted):
-    edit(fitted / "params.yaml", "many: 50, few: 10}", "many: 5, few: 10}")
+    edit(fitted / "params.yaml", "many: 50, few: 10,", "many: 5, few: 10,")
     refused(fitted, "params.yaml: evaluate: few (10) should not exceed many (5) by more than 1")
 
 
@@ -147,20 +204,20 @@ def test_check_accepts_the_projects_parameters(workspace):
         ("ratio: 50 ", "ratio: 0.5 ", "data.ratio: input should be greater than or equal to 1, got 0.5"),
         ("name: digits ", "name: digitz ", f"data.name: no 'digitz' in pipeline/datasets/; known: {', '.join(params.known('datasets'))}"),
         ("test_per_class: 50", "test_per_class: 0", "datasets.digits.test_per_class: input should be greater than or equal to 1, got 0"),
-        ("kind: tau,", "kind: tao,", "heads.tau.kind: no 'tao' in pipeline/heads/; known: afg, crt, joint, lws, ncm, tau"),
+        ("kind: tau,", "kind: tao,", "heads.tau.kind: no 'tao' in pipeline/heads/; known: afg, cosine, crt, joint"),
         ("{kind: tau, tau: 0.7}", "{tau: 0.7}", "heads.tau.kind: missing"),
         ("  tau: {", "  t/u: {", "heads.t/u: a head's name has letters, digits, _ and -"),
         ("graloss: {c: 2.0,", "graloss: {c: 0.5,", "losses.graloss: c = 0.5 and s = 1 give a falling α"),
         ("start: 0.8", "start: 80", "reweighting.deferred.start: input should be less than 1, got 80"),
         ("after: 2, alpha: 2.0", "after: 2, alpha: 0", "mixing.mfw.alpha: input should be greater than 0, got 0"),
         ("  ce: {}", "  cee: {}", "losses.ce: missing"),
-        ("extract: {batch: 64}", "extract: {batch: 0}", "extract.batch: input should be greater than or equal to 1, got 0"),
+        ("extract:\n  batch: 64", "extract:\n  batch: 0", "extract.batch: input should be greater than or equal to 1, got 0"),
         ("features: data/features.h5", "features: 3", "features: expected the path of a features file, got 3"),
         ("deviation: {rounds: 1000}", "deviation: {rounds: 0}", "deviation.rounds: input should be greater than or equal to 1, got 0"),
         ("subset: 0", "subset: x", "seed.subset: input should be a valid integer, got 'x'"),
         ("seed: {subset: 0, train: 0, heads: 0}", "seed: 3", "seed: expected a mapping, got 3"),
         ("seed: {", "seed: {sead: 1, ", "seed.sead: unknown key; known here: subset, train, heads"),
-        ("extract: {batch: 64}", "extract: {batch: 64}\nextra: 1", "extra: unknown section; known: seed, data, train"),
+        ("extract:\n", "extra: 1\nextract:\n", "extra: unknown section; known: seed, data, train"),
     ],
 )
 def test_check_names_the_yaml_path(workspace, old, new, message):

@@ -6,6 +6,7 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
 from pipeline import features
+from pipeline.classifier import Transform
 from pipeline.files import InputError
 
 
@@ -48,6 +49,45 @@ def test_half_precision_is_read_as_float32(tmp_path):
     assert features.load(tmp_path / "f.h5", "train")["train"].features.dtype == np.float32
 
 
+def test_views_and_features_before_the_relu_are_mapped(tmp_path):
+    """Nobody reads them who does not use them."""
+    views, before = np.random.default_rng(1).random((2, 6, 4)).astype(np.float16), np.random.default_rng(2).normal(size=(6, 4)).astype("f4")
+    write(tmp_path / "f.h5", **{"train/views": views, "train/pre_relu": before})
+    splits = features.load(tmp_path / "f.h5", "train", "test")
+    train = splits["train"]
+    assert isinstance(train.views, np.memmap)
+    assert np.array_equal(train.views, views)
+    assert np.array_equal(train.tapped("pre_relu").features, before)
+    assert train.tapped("pre_relu").views is None
+    assert train.tapped("features") is train
+    with pytest.raises(InputError, match="f.h5: has no pre_relu features; set `extract.pre_relu: true` in params.yaml, then `dvc repro`"):
+        splits["test"].tapped("pre_relu")
+    before[2, 1] = np.nan
+    write(tmp_path / "f.h5", **{"train/pre_relu": before})
+    with pytest.raises(InputError, match="f.h5: pre_relu: NaN or infinite values"):
+        features.load(tmp_path / "f.h5", "train")["train"].tapped("pre_relu")
+
+
+def test_chunked_views_of_another_writer_are_read(tmp_path):
+    write(tmp_path / "f.h5")
+    views = np.random.default_rng(1).random((2, 6, 4), np.float32)
+    with h5py.File(tmp_path / "f.h5", "a") as file:
+        file.create_dataset("train/views", data=views, chunks=(1, 3, 4), compression="gzip")
+    assert np.array_equal(features.load(tmp_path / "f.h5", "train")["train"].views, views)
+
+
+@pytest.mark.parametrize("transform", [None, Transform(np.ones(4, np.float32), l2=True)])
+def test_class_means(transform):
+    rng = np.random.default_rng(0)
+    x = rng.random((50, 4), np.float32)
+    for labels in (np.repeat([0, 1, 3], [30, 19, 1]), rng.integers(0, 3, 50)):  # together, and in any order
+        means = features.Features(x, labels, 5).class_means(transform)
+        seen = transform(x) if transform else x
+        for k in range(5):
+            expected = seen[labels == k].astype(float).mean(0) if (labels == k).any() else np.zeros(4)
+            np.testing.assert_allclose(means[k], expected, rtol=1e-5, atol=1e-6)
+
+
 def holed(value):
     x = np.ones((6, 4), np.float32)
     x[3, 1] = value
@@ -79,6 +119,9 @@ def holed(value):
         ({"dim": None}, "not a complete features file"),
         ({"classifier/weight": np.ones((3, 5), np.float32)}, r"classifier: shapes \(3, 5\) and \(3,\), expected \(3, 4\) and \(3,\)"),
         ({"classifier/bias": None}, "not a complete features file"),
+        ({"train/views": np.ones((2, 5, 4), np.float32)}, r"train/views: float32 of shape \(2, 5, 4\), expected float32 or float16 of"),
+        ({"train/views": np.ones((0, 6, 4), np.float32)}, r"train/views: float32 of shape \(0, 6, 4\)"),
+        ({"train/pre_relu": np.ones((6, 4), int)}, r"train/pre_relu: int64 of shape \(6, 4\), expected float32 or float16 of"),
     ],
 )
 def test_an_unsound_file_is_refused(tmp_path, changes, message):

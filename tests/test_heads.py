@@ -17,14 +17,8 @@ from pipeline import head as head_module
 from pipeline.classifier import Classifier, Transform
 from pipeline.files import InputError
 from pipeline.heads import crt, joint, lws, ncm, tau
-from tests.conftest import ROOT, edit, make_features, stage
-
-KINDS = params.known("heads")
-QUICK = {"crt": {"epochs": 3, "batch": 16}, "lws": {"epochs": 3, "batch": 16}, "afg": {"epochs": 2, "batch": 64, "head": 20, "lr": 0.005}}
-
-
-def head(kind):
-    return params.method("heads", kind, "").Head(**QUICK.get(kind, {}))
+from tests.conftest import ROOT, edit, stage
+from tests.test_contract import head
 
 
 def test_joint_is_stage_one(train):
@@ -140,48 +134,6 @@ def test_the_first_step_is_sgd_by_hand(train, kind):
     np.testing.assert_allclose(fitted.bias, expected[1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-class TestEveryHead:
-    """What a user may rely on, whatever the head."""
-
-    def test_is_deterministic(self, kind, train, val):
-        first, again = (head(kind).fit(train, val, 5) for _ in range(2))
-        assert np.array_equal(first.scores(val.features), again.scores(val.features))
-
-    def test_does_not_change_its_input(self, kind, train, val):
-        before = train.features.copy(), train.labels.copy(), train.classifier.weight.copy(), val.features.copy()
-        head(kind).fit(train, val, 0)
-        after = train.features, train.labels, train.classifier.weight, val.features
-        assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-
-    def test_takes_read_only_input(self, kind, train, val):
-        for array in (train.features, train.labels, train.classifier.weight, train.classifier.bias):
-            array.setflags(write=False)
-        head(kind).fit(train, val, 0)
-
-    def test_saves_and_loads(self, kind, train, val, workspace):
-        fitted = head(kind).fit(train, val, 0)
-        fitted.save(workspace / "c.safetensors")
-        assert np.array_equal(Classifier.load(workspace / "c.safetensors").scores(val.features), fitted.scores(val.features))
-
-    def test_works_without_validation_and_says_what_it_was_selected_on(self, kind, train, val):
-        for split, allowed in ((None, {"nothing", "train"}), (val, {"nothing", "val"})):
-            assert head(kind).fit(train, split, 0).record.get("selected_on", "nothing") in allowed
-
-    def test_never_predicts_a_class_without_training_samples(self, kind, val):
-        train = make_features((60, 25, 0, 3, 1))
-        if kind == "joint":
-            pytest.skip("joint is what stage one made of it")
-        assert 2 not in head(kind).fit(train, val, 0).predict(val.features)
-
-    def test_learns_something(self, kind, train, val):
-        fitted = head(kind).fit(train, val, 0)
-        assert (fitted.predict(val.features) == val.labels).mean() > 0.6
-
-    def test_dtypes_are_float32(self, kind, train, val):
-        assert head(kind).fit(train, val, 0).scores(val.features).dtype == np.float32
-
-
 def test_the_optimiser_is_torchs_sgd():
     """The same path as torch.optim.SGD with torch's own cosine, step by step."""
     x, y = torch.randn(64, 6, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
@@ -207,14 +159,14 @@ def test_torch_is_imported_only_by_the_heads_that_train():
     code = (
         "import sys; from pipeline.heads import {0}; from tests.conftest import make_features; {0}.Head().fit(make_features(), None, 0); "
     )
-    for kind in ("joint", "tau", "ncm"):
+    for kind in ("joint", "tau", "ncm", "logit_adjust", "lda"):
         subprocess.run([sys.executable, "-c", code.format(kind) + "assert 'torch' not in sys.modules"], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "change", "message"),
     [
-        (("tau", "tau"), ("kind: tau,", "kind: tao,"), "params.yaml: heads.tau.kind: no 'tao' in pipeline/heads/; known: afg, crt, joint"),
+        (("tau", "tau"), ("kind: tau,", "kind: tao,"), "params.yaml: heads.tau.kind: no 'tao' in pipeline/heads/; known: afg, cosine, crt"),
         (
             ("tau", "tau"),
             ("features: data/features.h5", "features: 3"),
@@ -226,11 +178,11 @@ def test_torch_is_imported_only_by_the_heads_that_train():
             "params.yaml: features: expected the path of a features file, got {}",
         ),
         (("tau", "tau"), ("  tau: {kind", "  1: {kind"), "params.yaml: heads.1: a head's name has letters, digits, _ and -"),
-        (("tau",), None, "params.yaml: heads: which head?; known: joint, crt, lws, tau, ncm, afg"),
-        (("tau", "tauu"), None, "params.yaml: heads: no head 'tauu'; known: joint, crt"),
+        (("tau",), None, "params.yaml: heads: which head?; known: joint, logit_adjust, crt, lws, tau, ncm, afg"),
+        (("tau", "tauu"), None, "params.yaml: heads: no head 'tauu'; known: joint, logit_adjust"),
         (("tau", "crt"), None, "params.yaml: heads.crt.kind: is 'crt'; run `python -m pipeline.heads.crt crt`"),
         (("tau", "tau"), ("tau: 0.7", "tau: -0.7"), "params.yaml: heads.tau.tau: input should be greater than or equal to 0, got -0.7"),
-        (("tau", "tau"), ("tau: 0.7", "tav: 0.7"), "params.yaml: heads.tau.tav: unknown key; known here: tau"),
+        (("tau", "tau"), ("tau: 0.7", "tav: 0.7"), "params.yaml: heads.tau.tav: unknown key; known here: tau, select"),
         (("ncm", "ncm"), ("euclidean", "euclid"), "params.yaml: heads.ncm.distance: input should be 'euclidean' or 'cosine', got 'euclid'"),
         (("afg", "afg"), ("beta: 0.4", "support: 0"), "params.yaml: heads.afg.support: input should be greater than or equal to 1, got 0"),
         (("afg", "afg"), ("beta: 0.4", "beta: 1.4"), "params.yaml: heads.afg.beta: input should be less than or equal to 1, got 1.4"),

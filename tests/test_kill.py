@@ -23,7 +23,7 @@ def whole(tmp_path_factory):
     (workspace / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     edit(workspace / "params.yaml", "epochs: 60", "epochs: 2")
     edit(workspace / "params.yaml", "warmup_epochs: 5", "warmup_epochs: 1")
-    for name in ("crt", "lws", "ncm", "afg"):
+    for name in ("logit_adjust", "crt", "lws", "ncm", "afg"):
         edit(workspace / "params.yaml", f"  {name}: {{kind", f"  #{name}: {{kind")
     for command in ("prepare", "train", "extract", "heads.joint joint", "heads.tau tau", "evaluate"):
         assert run(workspace, command) == 0

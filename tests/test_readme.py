@@ -71,6 +71,21 @@ def test_the_head_of_your_own_is_one_file_of_at_most_40_lines_and_one_entry(proj
     assert "params.yaml: heads.ridge.strength: input should be greater than 0, got -1" in run(tmp_path / "p", "dvc", "repro", check=False)
 
 
+def test_features_of_your_own_need_no_image(project, tmp_path):
+    workspace = tmp_path / "p"
+    shutil.copytree(project, workspace, symlinks=True)
+    run(workspace, "python", "-c", block("features of your own"))
+    run(workspace, "bash", "-c", block("import"))
+    edit(workspace / "params.yaml", "features: data/features.h5", "features: data/imported/clip.h5")
+    stages = ran(run(workspace, "bash", "-c", block("imported")))
+    assert sorted(stages) == ["deviation", "evaluate", "head@joint", "head@logit_adjust", "head@tau"]
+    results = json.loads((workspace / "data/results/metrics.json").read_text())
+    assert results["logit_adjust"] > results["joint"] > 50
+    status = run(workspace, "git", "status", "--short", "--untracked-files=all")
+    assert "?? data/imported/clip.h5.dvc" in status
+    assert "clip.h5\n" not in status
+
+
 SHORT = {"epochs": 1, "warmup_epochs": 0}
 
 

@@ -173,7 +173,7 @@ def test_all_choices_combine_but_class_sizes_with_a_class_balanced_sampler(works
 @pytest.mark.parametrize("loss", ["ce", "ldam"])
 def test_extract_writes_what_the_network_gives(digits, loss):
     network = stage_one.fit(method(loss=loss), digits, 0).network
-    extract.write(extract.FILE, network, digits, batch=37)
+    extract.write(extract.FILE, network, digits, extract.Extract(batch=37))
     loaded = features.load(extract.FILE, "train", "val", "test")
     network = network.cpu()
     for name, split in loaded.items():
@@ -190,7 +190,7 @@ def test_extract_writes_what_the_network_gives(digits, loss):
 def test_the_batch_of_extract_changes_nothing_but_rounding(digits, workspace):
     network = stage_one.fit(method(), digits, 0).network
     for name, batch in (("a", 100), ("b", 37), ("c", 100)):
-        extract.write(workspace / f"{name}.h5", network, digits, batch)
+        extract.write(workspace / f"{name}.h5", network, digits, extract.Extract(batch=batch))
     a, b = (features.load(workspace / f"{name}.h5", "train")["train"] for name in ("a", "b"))
     np.testing.assert_allclose(a.features, b.features, rtol=1e-4, atol=1e-6)
     assert (workspace / "a.h5").read_bytes() == (workspace / "c.h5").read_bytes()
@@ -221,7 +221,7 @@ def test_the_memory_of_extract_does_not_grow_with_the_data_set(workspace, monkey
         split = images.Images(pixels, np.arange(n) % 4)
         data = images.ImageSet(split, None, split, np.full(4, n // 4), list("abcd"), np.full(3, 0.5), np.full(3, 0.2), 32)
         peaks.append(0)
-        extract.write(workspace / "f.h5", network, data, 128)
+        extract.write(workspace / "f.h5", network, data, extract.Extract(batch=128))
     assert peaks[1] - peaks[0] < 30e6
 
 
@@ -230,7 +230,7 @@ def test_features_that_are_not_finite_are_refused_and_nothing_is_left(digits, wo
     with torch.no_grad():
         network.groups[3][0].body[0].weight.fill_(float("nan"))
     with pytest.raises(InputError, match="NaN or infinite features for train images from 0: stage one diverged"):
-        extract.write(extract.FILE, network, digits, 64)
+        extract.write(extract.FILE, network, digits, extract.Extract())
     assert not extract.FILE.exists()
     assert list((workspace / "data/.tmp").iterdir()) == []
 
@@ -315,6 +315,6 @@ def test_bad_input_is_one_line_before_torch_is_imported(workspace, change, messa
 
 def test_features_file_has_no_time_or_place_in_it(digits):
     network = stage_one.fit(method(), digits, 0).network
-    extract.write(extract.FILE, network, digits, 64)
+    extract.write(extract.FILE, network, digits, extract.Extract())
     with h5py.File(extract.FILE) as file:
         assert set(file.attrs) == {"schema", "dim", "classes", "class_counts"}

@@ -20,20 +20,25 @@ What the paper leaves open, and what is done here:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
 
-from pipeline.classifier import Classifier
+from pipeline.classifier import Classifier, Transform
 from pipeline.features import Features
 from pipeline.head import main
 from pipeline.params import Params
+from pipeline.retraining import Retraining, Student
+from pipeline.search import judges
 
 if TYPE_CHECKING:
     import torch
 
-CHUNK = 16384  # features generated at a time: memory stays flat however large the balanced set is
+    from pipeline.students import Layer, Scales
+
+NUMBERS = 2**25  # of features generated at a time, or of logits: memory stays flat however large the balanced set is
 
 
 class Head(Params):
@@ -44,8 +49,15 @@ class Head(Params):
     support : K of Eq. 7, how many classes a tail sample borrows from (2 or 3 in the paper)
     beta, adaptive, signal : where β starts, whether it moves, and by which figure of the validation set
     gamma : γ of Eq. 9 (0 or 0.1 in the paper)
+    dispersion : γ as γ I (`identity`), or added to all entries of Σ as in the code of Few-Shot Distribution Calibration and TailCalib
+        (`all_entries`): one random offset for all dimensions of a feature
+    per_epoch : features an epoch: all of the balanced set (`balanced`, the paper), or a random part of it that is as large as the training
+        set (`real`), where TailCalibX's code stops
     distill, temperature, c, s : whether stage one teaches the head classes (Eq. 11), T, and α = s (c^ep - 1)
     classifier : `lws` learns one factor a class, `crt` a new linear layer
+    views : whether a real feature is one of the cached views of its image, drawn anew each epoch, where features.h5 has some; Gaussians and
+        β are those of the clean features all the same
+    tukey_only : no generation and no distillation, only the transform: what Few-Shot Distribution Calibration's users found to do as well
     epochs, batch (features), lr (at the start of the cosine), weight_decay (on what is learned)
     """
 
@@ -56,11 +68,15 @@ class Head(Params):
     adaptive: bool = True
     signal: Literal["val_loss", "val_accuracy"] = "val_loss"
     gamma: float = Field(0.0, ge=0)
+    dispersion: Literal["identity", "all_entries"] = "identity"
+    per_epoch: Literal["balanced", "real"] = "balanced"
     distill: bool = True
     temperature: float = Field(2.0, gt=0)
     c: float = Field(2.0, gt=1)
     s: float = Field(1.0, gt=0)
     classifier: Literal["lws", "crt"] = "lws"
+    views: bool = True
+    tukey_only: bool = False
     epochs: int = Field(40, ge=1)
     batch: int = Field(512, ge=1)
     lr: float = Field(0.1, gt=0)
@@ -72,81 +88,73 @@ class Head(Params):
         from torch.nn.functional import linear
 
         from pipeline.device import device
-        from pipeline.generation import Plan, Source, balanced_plan
-        from pipeline.sgd import minimise, to_device
+        from pipeline.generation import Plan, Source, balanced_plan, balanced_size
+        from pipeline.sgd import dtype_of, minimise, to_device
 
         stage_one = train.stage_one("afg")
-        train, val = train.seen_by(stage_one), val and val.seen_by(stage_one)
-        weight, bias = to_device(stage_one.weight), to_device(stage_one.bias)
-        student = Student(self.classifier, weight, bias, seed)
+        weight, bias = (to_device(array).to(dtype_of(train.features)) for array in (stage_one.weight, stage_one.bias))
+        student = self.student(weight, bias, seed)
+        if self.tukey_only:
+            return self.without_generation(student, train, seed)
         is_head = head_classes(train.class_counts, self.head)
-        source, heads = Source(train, is_head, self.power, self.support, self.gamma), to_device(is_head)
-        judge, selected_on = judging_set(train, val, ~is_head)
+        source = Source(train, is_head, self.power, self.support, self.gamma, self.dispersion, stage_one.transform, self.views)
+        heads = to_device(is_head)
+        judge, selected_on = judges(train, val, ~is_head)
         moves = ~is_head & (judge.class_counts > 0) & self.adaptive
         path = [np.full(train.classes, self.beta)]
         rng, generator = np.random.default_rng(seed), torch.Generator(device()).manual_seed(seed)
-        per_chunk = max(CHUNK // self.batch, 1) * self.batch
+        size = len(train.labels) if self.per_epoch == "real" else balanced_size(train.labels)
+        per_chunk = max(NUMBERS // train.dim // self.batch, 1) * self.batch
+        room = torch.empty(min(per_chunk, size), train.dim, dtype=weight.dtype, device=device())
 
         def losses() -> Iterator[torch.Tensor]:
-            before = goodness(student, judge, self.signal)
+            before = goodness(student, judge, self.signal, stage_one.transform)
             for epoch in range(self.epochs):
                 alpha = self.s * (self.c ** (epoch / self.epochs) - 1)
-                plan = balanced_plan(train.labels, rng)
-                beta = to_device(path[-1].astype(np.float32))
-                for start in range(0, len(plan.labels), per_chunk):
+                plan, beta = balanced_plan(train.labels, rng, size), to_device(path[-1])
+                for start in range(0, size, per_chunk):
                     chunk = Plan(*(column[start : start + per_chunk] for column in plan))
-                    features, labels = source.generate(chunk, beta, generator), to_device(chunk.labels)
+                    features, labels = source.generate(chunk, beta, generator, room), to_device(chunk.labels)
                     for x, y in zip(features.split(self.batch), labels.split(self.batch), strict=True):
-                        yield self.loss(student(x), linear(x, weight, bias), y, heads, alpha)
-                after = goodness(student, judge, self.signal)
+                        taught = linear(x, weight, bias)
+                        logits = student.learned[0] * taught if self.classifier == "lws" else student(x)  # LWS scales the same product
+                        yield self.loss(logits, taught, y, heads, alpha)
+                after = goodness(student, judge, self.signal, stage_one.transform)
                 path.append(np.where(moves, moved(path[-1], before, after), path[-1]))
                 before = after
 
-        balanced = int(train.class_counts.max() * (train.class_counts > 0).sum())
-        minimise(student.learned, losses(), self.epochs * -(-balanced // self.batch), self.lr, self.weight_decay, "afg")
+        minimise(student.learned, losses(), self.epochs * -(-size // self.batch), self.lr, self.weight_decay, "afg")
         record = {"beta": np.round(path, 4).tolist(), "selected_on": selected_on if moves.any() else "nothing"}
         return Classifier.linear(*student.layer(), transform=stage_one.transform, absent=train.absent, record=record)
+
+    def student(self, weight: torch.Tensor, bias: torch.Tensor, seed: int) -> Layer | Scales:
+        """What learns, from stage one's weight (c, d) and bias (c,)."""
+        from pipeline.sgd import new_linear
+        from pipeline.students import Layer, Scales
+
+        return Scales(weight, bias) if self.classifier == "lws" else Layer(*new_linear(*weight.shape, seed, weight.dtype))
+
+    def without_generation(self, student: Layer | Scales, train: Features, seed: int) -> Classifier:
+        """The ablation: the same classifier, trained on class-balanced real features in Tukey's space, in which it also predicts."""
+        shared = self.model_dump(include={"epochs", "batch", "lr", "weight_decay", "views"})
+        transform = replace(train.stage_one("afg").transform, power=self.power)
+        Retraining(**shared).learn(student, train, seed, "afg", transform)
+        return Classifier.linear(*student.layer(), transform=transform, absent=train.absent)
 
     def loss(self, logits: torch.Tensor, taught: torch.Tensor, labels: torch.Tensor, heads: torch.Tensor, alpha: float) -> torch.Tensor:
         """Eq. 11, a scalar: cross-entropy over the batch plus α times the distillation of its samples of head classes.
 
         logits and taught (b, c) are the student's and stage one's, heads (c,) bool.
         """
-        from torch.nn.functional import cross_entropy, kl_div
+        from torch.nn.functional import cross_entropy
 
         loss = cross_entropy(logits, labels)
-        which = heads[labels]
-        if self.distill and alpha > 0 and which.any():
-            student, teacher = ((z[which] / self.temperature).log_softmax(1) for z in (logits, taught))
-            distance = kl_div(student, teacher, reduction="batchmean", log_target=True)
-            loss = loss + alpha * self.temperature**2 * distance
+        which = heads[labels].nonzero()[:, 0] if self.distill and alpha > 0 else labels[:0]
+        if len(which):
+            student, teacher = ((z.index_select(0, which) / self.temperature).log_softmax(1).flatten() for z in (logits, taught))
+            p = teacher.exp()
+            loss = loss + alpha * self.temperature**2 / len(which) * (p @ teacher - p @ student)
         return loss
-
-
-class Student:
-    """The classifier that learns: stage one's weight (c, d) and bias (c,) with a factor for each class (`lws`), or new ones (`crt`)."""
-
-    def __init__(self, kind: str, weight: torch.Tensor, bias: torch.Tensor, seed: int) -> None:
-        from pipeline.sgd import new_linear
-
-        self.kind, self.fixed = kind, (weight, bias)
-        if kind == "lws":
-            self.learned = [weight.new_ones(len(weight)).requires_grad_()]
-        else:
-            self.learned = list(new_linear(*weight.shape, seed))
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (b, c) of features (b, d)."""
-        from torch.nn.functional import linear
-
-        return self.learned[0] * linear(x, *self.fixed) if self.kind == "lws" else linear(x, *self.learned)
-
-    def layer(self) -> list[np.ndarray]:
-        """Weight (c, d) and bias (c,) with what was learned folded in."""
-        if self.kind == "crt":
-            return [tensor.detach().cpu().numpy() for tensor in self.learned]
-        factors, (weight, bias) = self.learned[0].detach(), self.fixed
-        return [(weight * factors[:, None]).cpu().numpy(), (bias * factors).cpu().numpy()]
 
 
 def head_classes(counts: np.ndarray, above: int) -> np.ndarray:
@@ -158,31 +166,22 @@ def head_classes(counts: np.ndarray, above: int) -> np.ndarray:
     return chosen
 
 
-def judging_set(train: Features, val: Features | None, tail: np.ndarray) -> tuple[Features, str]:
-    """The samples that judge whether a tail class got better, and their split: validation, and training for those without any there.
+def goodness(student: Student, judge: Features, signal: str, transform: Transform | None = None) -> np.ndarray:
+    """How well each class does, (c,), larger is better: minus its mean loss, or its accuracy (a fraction); 0 without a sample.
 
-    tail : (c,) bool
+    transform : what comes before the student, nothing by default
     """
-    if val is None:
-        return train, "train"
-    lacking = ((val.class_counts == 0) & tail)[train.labels]
-    if not lacking.any():
-        return val, "val"
-    features = np.concatenate([val.features, train.features[lacking]])
-    return Features(features, np.concatenate([val.labels, train.labels[lacking]]), train.classes), "val + train"
-
-
-def goodness(student: Student, judge: Features, signal: str) -> np.ndarray:
-    """How well each class does, (c,), larger is better: minus its mean loss, or its accuracy (a fraction); 0 without a sample."""
     import torch
     from torch.nn.functional import cross_entropy
 
     from pipeline.sgd import to_device
 
-    total = np.zeros(judge.classes)
-    for start in range(0, len(judge.labels), CHUNK):
+    total, step = np.zeros(judge.classes), max(NUMBERS // max(judge.dim, judge.classes), 1)
+    for start in range(0, len(judge.labels), step):
+        some = slice(start, start + step)
+        features, labels = judge.features[some], to_device(judge.labels[some])
         with torch.no_grad():
-            logits, labels = student(to_device(judge.features[start : start + CHUNK])), to_device(judge.labels[start : start + CHUNK])
+            logits = student(to_device(transform(features) if transform else features))
             each = -cross_entropy(logits, labels, reduction="none") if signal == "val_loss" else logits.argmax(1) == labels
         total += np.bincount(labels.cpu(), weights=each.double().cpu(), minlength=judge.classes)
     return total / np.maximum(judge.class_counts, 1)

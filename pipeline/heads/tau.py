@@ -2,9 +2,17 @@
 
 w_k / ||w_k||^τ without the bias, as the paper and its code have it: τ = 0 keeps the weights, τ = 1 gives every class the same norm.
 The weights of a cosine classifier (LDAM) have one norm already: there every τ gives stage one's own predictions.
+
+τ is given, or chosen in one of the paper's three ways (its Table 9): the best of 0, 0.1, … 2 on validation or on training images, by the
+mean of per-class accuracies, the smaller of equals (on training images that a network knows by heart many are equal); or learned, the τ
+that minimises class-balanced cross-entropy on training features. The paper's code for that is not published. Instead of drawing balanced
+batches, each class weighs the same, so that the one number can be found exactly, by Brent's method.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -13,19 +21,56 @@ from pipeline.classifier import Classifier
 from pipeline.features import Features
 from pipeline.head import main
 from pipeline.params import Params
+from pipeline.sampling import class_balanced
+from pipeline.search import GRID, best, judges, record
+
+SAMPLES = 2**16  # for `learn`: of a larger training set so many class-balanced draws
 
 
 class Head(Params):
-    """tau : 0.7 is the paper's choice for ImageNet-LT."""
+    """tau : 0.7 is the paper's choice for ImageNet-LT, where `select` is `given`.
+
+    select : `given`; `val` (where there are no validation images of a class, its training images; the result says so); `train`; `learn`
+    """
 
     tau: float = Field(0.7, ge=0)
+    select: Literal["given", "val", "train", "learn"] = "given"
 
     def fit(self, train: Features, val: Features | None, seed: int) -> Classifier:
         """Rescale stage one's weights, class by class."""
         stage_one = train.stage_one("tau")
-        norm = np.maximum(np.linalg.norm(stage_one.weight, axis=1, keepdims=True), 1e-12)  # (c, 1)
-        weight, bias = stage_one.weight / norm**self.tau, np.zeros(train.classes)
-        return Classifier.linear(weight, bias, transform=stage_one.transform, absent=train.absent)
+        norms = np.maximum(np.linalg.norm(stage_one.weight.astype(float), axis=1), 1e-12)  # (c,)
+        plain = replace(stage_one, layers=((stage_one.weight, np.zeros(train.classes, np.float32)),), absent=train.absent)
+        tau, kept = self.tau, {}
+        if self.select in ("val", "train"):
+            judge, split = judges(train, val if self.select == "val" else None)
+            index, accuracies = best(judge, plain, "multiply", norms ** -GRID[:, None])
+            tau, kept = float(GRID[index]), record("tau", GRID[index], split, accuracies)
+        elif self.select == "learn":
+            tau = learned(train, plain, norms, seed)
+            kept = record("tau", tau, "train")
+        weight = stage_one.weight / norms[:, None] ** tau
+        return Classifier.linear(weight, plain.bias, transform=stage_one.transform, absent=train.absent, record=kept)
+
+
+def learned(train: Features, classifier: Classifier, norms: np.ndarray, seed: int) -> float:
+    """The τ in [0, 3] that minimises the mean over classes of the mean cross-entropy of their samples."""
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    rows = np.arange(len(train.labels))
+    if len(rows) > SAMPLES:
+        rows = class_balanced(train.labels, 0, SAMPLES, seed)
+    labels = train.labels[rows]
+    logits = classifier.scores(train.features[rows])  # (m, c)
+    own = logits[np.arange(len(rows)), labels]
+    share = 1 / np.bincount(labels, minlength=train.classes)[labels]  # (m,), sums to 1 in every class
+
+    def loss(tau: float) -> float:
+        scales = (norms**-tau).astype(np.float32)
+        return float(share @ (logsumexp(logits * scales, axis=1) - own * scales[labels])) / share.sum()
+
+    return float(minimize_scalar(loss, bounds=(0, 3), method="bounded").x)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def test_extraction_runs_at_the_rate_of_the_bare_forward_pass(data, workspace):
     pixels[:] = data.train.images[: IMAGES // 2]
     half = Images(pixels, data.train.labels[: IMAGES // 2])
     some = dataclasses.replace(data, train=half, test=half)
-    mine, theirs, ratio = paired(lambda: extract.write(extract.FILE, network, some, BATCH), forward(network, best), 8, 0.90)
+    mine, theirs, ratio = paired(
+        lambda: extract.write(extract.FILE, network, some, extract.Extract(batch=BATCH)), forward(network, best), 8, 0.90
+    )
     rates = [f"{IMAGES / duration:,.0f} images/s" for duration in (mine, theirs)]
     report("`extract`, writing included", rates[0], f"bare forward pass, batch {best}: {rates[1]}", f"{ratio:.3f}", "≥ 0.90")
     assert ratio >= 0.90

@@ -54,6 +54,6 @@ def test_an_extraction_is_spent_in_the_network(data, workspace):
     pixels[:] = data.train.images[:1024]
     some = Images(pixels, data.train.labels[:1024])
     data = dataclasses.replace(data, train=some, test=some)
-    found = shares(lambda: extract.write(extract.FILE, network, data, 64))
+    found = shares(lambda: extract.write(extract.FILE, network, data, extract.Extract(batch=64)))
     note("`extract`, float32", found)
     assert found["everything else"] <= 0.20

@@ -58,3 +58,14 @@ def paired(ours, theirs, rounds, bound):
 def report(what, value, beside, ratio, bound):
     """Keep a row of the table."""
     ROWS.append(f"| {what} | {value} | {beside} | {ratio} | {bound} |")
+
+
+def long_tail(samples, classes, largest, smallest):
+    """Samples of each class (c,), from `largest` to `smallest`, that sum to `samples`: log n falls with a power of the rank."""
+    from scipy.optimize import brentq
+
+    rank = np.arange(classes) / (classes - 1)
+    counts = lambda power: (largest * (smallest / largest) ** rank**power).astype(int)  # noqa: E731
+    counts = counts(brentq(lambda power: counts(power).sum() - samples, 0.1, 2, rtol=1e-6))
+    counts[1] += samples - counts.sum()
+    return counts

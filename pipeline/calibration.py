@@ -27,15 +27,17 @@ TALL = 2  # a class of more than 2 d samples is drawn from its triangular factor
 
 
 class Terms(NamedTuple):
-    """Terms of sums: row `rows[t]` gets a μ_k + b e_k with e_k ~ N(0, Σ_k), where k, a and b are `classes`, `means` and `noises` at t.
+    """Terms of sums: row `rows[t]` gets a μ_k + b e_k + s x with e_k ~ N(0, Σ_k) and x a sample of class k, as many as `classes` (t,).
 
-    All are (t,); no row has two terms of one class.
+    a, b and s are `means`, `noises` and `shares` (t,); x is the class's sample number `samples[t]`. No row has two terms of one class.
     """
 
     rows: torch.Tensor
     classes: torch.Tensor
     means: torch.Tensor
     noises: torch.Tensor
+    shares: torch.Tensor
+    samples: torch.Tensor
 
 
 class ClassGaussians:
@@ -50,30 +52,42 @@ class ClassGaussians:
 
     def __init__(self, x: torch.Tensor, labels: torch.Tensor, classes: int) -> None:
         self.counts = torch.bincount(labels, minlength=classes)  # (c,)
-        self.factors = list(x.split(self.counts.tolist()))  # (n_k, d) each
-        self.mean = torch.stack([part.mean(0) if len(part) else x.new_zeros(x.shape[1]) for part in self.factors])  # (c, d)
-        self.tall = [len(part) > TALL * x.shape[1] for part in self.factors]
-        for k in (k for k, tall in enumerate(self.tall) if tall):
-            factor = torch.linalg.qr(self.factors[k] - self.mean[k], mode="r").R
-            self.factors[k] = factor * torch.where(factor.diag() < 0, -1, 1)[:, None]  # the same one in float32 and float64
+        self.members = x.split(self.counts.tolist())  # (n_k, d) each
+        self.mean = torch.stack([part.mean(0) if len(part) else x.new_zeros(x.shape[1]) for part in self.members])  # (c, d)
+        tall = [k for k, part in enumerate(self.members) if len(part) > TALL * x.shape[1]]
+        self.triangles = {k: triangle(self.members[k] - self.mean[k]) for k in tall}
 
     def add(self, sums: torch.Tensor, terms: Terms, generator: torch.Generator) -> None:
         """Add the terms to sums (m, d) in place, class by class."""
         order = terms.classes.argsort(stable=True)
-        rows, classes, means, noises = (column.index_select(0, order) for column in terms)
-        counts = self.counts[classes]
-        noises = (noises * (counts > 1) / (counts - 1).clamp(min=1).to(noises.dtype).sqrt())[:, None]
+        rows, classes, *columns = (column.index_select(0, order) for column in terms)
+        means, noises, shares, samples = (column[:, None] for column in columns)
+        counts = self.counts[classes, None]
+        noises = noises * (counts > 1) / (counts - 1).clamp(min=1).to(noises.dtype).sqrt()
         stop = 0
         for k, wanted in enumerate(torch.bincount(classes, minlength=len(self.mean)).tolist()):
             start, stop = stop, stop + wanted
-            step = max(NUMBERS[sums.device.type] // max(self.factors[k].shape), 1)
+            step = max(NUMBERS[sums.device.type] // max(self.members[k].shape), 1)
             for begin in range(start, stop, step):
                 some = slice(begin, min(begin + step, stop))
-                z = torch.randn(some.stop - begin, len(self.factors[k]), generator=generator, device=sums.device).to(sums.dtype)
-                if not self.tall[k]:
-                    z -= z.mean(1, keepdim=True)
-                drawn = z.mul_(noises[some]) @ self.factors[k]
-                sums.index_add_(0, rows[some], drawn.addr_(means[some], self.mean[k]))
+                sums.index_add_(0, rows[some], self._sum(k, means[some], noises[some], shares[some], samples[some], generator))
+
+    def _sum(
+        self, k: int, means: torch.Tensor, noises: torch.Tensor, shares: torch.Tensor, samples: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Terms of one class, (b, d), from columns (b, 1); `noises` divided by sqrt(n_k - 1)."""
+        members, factor = self.members[k], self.triangles.get(k, self.members[k])
+        z = torch.randn(len(means), len(factor), generator=generator, device=factor.device).to(factor.dtype)
+        if factor is members:  # all three parts are products with it, so they are one
+            z.sub_(z.mean(1, keepdim=True)).mul_(noises).add_(means / len(members))
+            return z.scatter_add_(1, samples, shares) @ members
+        return (z.mul_(noises) @ factor).addcmul_(means, self.mean[k]).addcmul_(shares, members[samples[:, 0]])
+
+
+def triangle(centred: torch.Tensor) -> torch.Tensor:
+    """R (d, d) with Rᵀ R = Yᵀ Y for Y (n, d), n >= d; its diagonal is not negative, so that float32 and float64 agree."""
+    factor = torch.linalg.qr(centred, mode="r").R
+    return factor * torch.where(factor.diag() < 0, -1, 1)[:, None]
 
 
 class Support(NamedTuple):
@@ -119,22 +133,22 @@ def support(x: torch.Tensor, labels: torch.Tensor, gaussians: ClassGaussians, si
     return found
 
 
-def calibrated(labels: torch.Tensor, support: Support, beta: torch.Tensor) -> tuple[torch.Tensor, Terms]:
-    """What Eq. 8 and 9 add up for samples of classes (m,), with their support sets and β (m,), but for γ.
+def calibrated(labels: torch.Tensor, samples: torch.Tensor, support: Support, beta: torch.Tensor) -> Terms:
+    """What Eq. 8 and 9 add up, but for γ: for m samples, given by classes (m,) and numbers within them (m,), support sets and β (m,).
 
-    Returns the share 1 - β (m,) of the sample itself, and the terms of its own and its support's classes. A sample without support keeps
-    β = 0.
+    A sample without support keeps β = 0.
     """
     beta = torch.where(support.weights.sum(1) > 0, beta, 0)
     rows, slots = support.weights.nonzero(as_tuple=True)
-    weights, shared = support.weights[rows, slots], beta[rows]
-    terms = Terms(
-        torch.cat([torch.arange(len(labels), device=labels.device), rows]),
-        torch.cat([labels, support.classes[rows, slots]]),
-        torch.cat([torch.zeros_like(beta), shared * weights]),
-        torch.cat([1 - beta, shared * weights.sqrt()]),
-    )
-    return 1 - beta, terms
+    weights, shared, nothing = support.weights[rows, slots], beta[rows], torch.zeros_like(beta)
+    own = Terms(torch.arange(len(labels), device=labels.device), labels, nothing, 1 - beta, 1 - beta, samples)
+    borrowed = Terms(rows, support.classes[rows, slots], shared * weights, shared * weights.sqrt(), nothing[rows], torch.zeros_like(rows))
+    return joined(own, borrowed)
+
+
+def joined(*terms: Terms) -> Terms:
+    """All terms of several."""
+    return Terms(*(torch.cat(columns) for columns in zip(*terms, strict=True)))
 
 
 def disperse(sums: torch.Tensor, rows: torch.Tensor, gamma: float, dispersion: Dispersion, generator: torch.Generator) -> None:

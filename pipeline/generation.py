@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pipeline.calibration import ClassGaussians, Dispersion, Support, Terms, calibrated, disperse, support
+from pipeline.calibration import ClassGaussians, Dispersion, Support, Terms, calibrated, disperse, joined, support
 from pipeline.classifier import Transform
 from pipeline.features import Features
 from pipeline.sampling import by_class
@@ -96,6 +96,8 @@ class Source:
                 some.copy_(bend(self.seen(self.real.index_select(0, rows)), power))
         self.signed = bool(self.bent.min() < 0)
         self.gaussians = ClassGaussians(self.bent, self.labels, train.classes)
+        first = self.gaussians.counts.cumsum(0) - self.gaussians.counts
+        self.number = torch.arange(len(order), device=self.labels.device) - first[self.labels]  # of each sample within its class
         tail = (~self.is_head)[self.labels].nonzero()[:, 0]
         self.supports = support(self.bent, self.labels, self.gaussians, size, tail)
 
@@ -122,17 +124,11 @@ class Source:
         tail, head = (generated & ~of_head).nonzero()[:, 0], (generated & of_head).nonzero()[:, 0]
 
         supports = Support(*(column.index_select(0, places[tail]) for column in self.supports))
-        own, terms = calibrated(labels[tail], supports, beta.to(self.bent.dtype)[labels[tail]])
-        once = own.new_ones(len(head))
-        terms = Terms(
-            torch.cat([tail[terms.rows], head]),
-            torch.cat([terms.classes, labels[head]]),
-            torch.cat([terms.means, once]),
-            torch.cat([terms.noises, once]),
-        )
-        features = torch.empty_like(self.bent[:0]) if room is None else room[: len(places)]
-        torch.index_select(self.bent, 0, places, out=features)
-        features *= own.new_zeros(len(features)).index_copy_(0, tail, own)[:, None]
+        terms = calibrated(labels[tail], self.number[places[tail]], supports, beta.to(self.bent.dtype)[labels[tail]])
+        once = torch.ones(len(head), dtype=self.bent.dtype, device=self.bent.device)
+        own = Terms(head, labels[head], once, once, 0 * once, torch.zeros_like(head))
+        terms = joined(terms._replace(rows=tail[terms.rows]), own)
+        features = self.bent.new_zeros(len(places), self.bent.shape[1]) if room is None else room[: len(places)].zero_()
         self.gaussians.add(features, terms, generator)
         if self.gamma:
             disperse(features, tail, self.gamma, self.dispersion, generator)

@@ -142,7 +142,7 @@ class Batches:
             places = torch.from_numpy(view * self.count + rows).to(self.source.device)
             labels = self.labels[torch.from_numpy(rows).to(self.labels.device)]
             for some, y in zip(places.split(self.batch), labels.split(self.batch), strict=True):
-                yield transformed(self.source[some].to(y.device, self.dtype), self.transform), y
+                yield transformed(self.source.index_select(0, some).to(y.device, self.dtype), self.transform), y
 
 
 def transformed(x: torch.Tensor, transform: Transform) -> torch.Tensor:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.nn.functional import linear
+
+
+def affine(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """x Wᵀ + b, (b, c): on a CPU a product and a sum take less time than the one operation for both."""
+    return x @ weight.T + bias
 
 
 class Layer:
@@ -15,7 +19,7 @@ class Layer:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (b, c) of features (b, d)."""
-        return linear(x, *self.learned)
+        return affine(x, *self.learned)
 
     def layer(self) -> tuple[np.ndarray, np.ndarray]:
         """Weight (c, d) and bias (c,)."""
@@ -31,7 +35,7 @@ class Scales:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (b, c) of features (b, d)."""
-        return self.learned[0] * linear(x, *self.fixed)
+        return self.learned[0] * affine(x, *self.fixed)
 
     def layer(self) -> tuple[np.ndarray, np.ndarray]:
         """Weight (c, d) and bias (c,) with the factors folded in."""

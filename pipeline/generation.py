@@ -116,7 +116,7 @@ class Source:
         """Features (m, d) in stage one's space: real where the plan says so, else drawn.
 
         beta : (c,)
-        room : (m or more, d), where to put them: fresh memory for every chunk costs a fifth of the drawing
+        room : (m or more, d), where to put them; fresh memory for every chunk costs page faults
         """
         samples, generated = to_device(plan.samples), to_device(plan.generated)
         places, labels = self.place[samples], to_device(plan.labels)

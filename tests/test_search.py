@@ -62,7 +62,8 @@ def test_learned_tau_minimises_class_balanced_cross_entropy(harder):
 def test_learned_tau_of_a_large_set_learns_from_balanced_draws(harder, monkeypatch):
     train, _ = harder
     exact = tau.Head(select="learn").fit(train, None, 0).record["chosen"]["tau"]
-    monkeypatch.setattr(tau, "SAMPLES", 90)
+    monkeypatch.setattr(tau, "LOGITS", 5 * 90)
+    monkeypatch.setattr(tau, "BLOCK", 7)
     assert tau.Head(select="learn").fit(train, None, 0).record["chosen"]["tau"] == pytest.approx(exact, abs=0.15)
 
 

@@ -24,7 +24,8 @@ from pipeline.params import Params
 from pipeline.sampling import class_balanced
 from pipeline.search import GRID, best, judges, record
 
-SAMPLES = 2**16  # for `learn`: of a larger training set so many class-balanced draws
+LOGITS = 2**28  # for `learn`, 1 GiB: a training set that has more of them is represented by class-balanced draws
+BLOCK = 4096  # rows
 
 
 class Head(Params):
@@ -58,17 +59,19 @@ def learned(train: Features, classifier: Classifier, norms: np.ndarray, seed: in
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 
-    rows = np.arange(len(train.labels))
-    if len(rows) > SAMPLES:
-        rows = class_balanced(train.labels, 0, SAMPLES, seed)
+    rows, most = np.arange(len(train.labels)), max(LOGITS // train.classes, 1)
+    if len(rows) > most:
+        rows = class_balanced(train.labels, 0, most, seed)
     labels = train.labels[rows]
-    logits = classifier.scores(train.features[rows])  # (m, c)
+    blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+    logits = np.concatenate([classifier.scores(train.features[block]) for block in blocks])  # (m, c)
     own = logits[np.arange(len(rows)), labels]
     share = 1 / np.bincount(labels, minlength=train.classes)[labels]  # (m,), sums to 1 in every class
 
     def loss(tau: float) -> float:
         scales = (norms**-tau).astype(np.float32)
-        return float(share @ (logsumexp(logits * scales, axis=1) - own * scales[labels])) / share.sum()
+        parts = [logsumexp(logits[start : start + BLOCK] * scales, axis=1) for start in range(0, len(logits), BLOCK)]
+        return float(share @ (np.concatenate(parts) - own * scales[labels])) / share.sum()
 
     return float(minimize_scalar(loss, bounds=(0, 3), method="bounded").x)
 

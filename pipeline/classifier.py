@@ -85,6 +85,17 @@ class Classifier:
         ((_, bias),) = self.layers
         return bias
 
+    @property
+    def norms(self) -> np.ndarray:
+        """L2 norm (c,) of each class's weights in the last layer, or of its mean."""
+        return np.linalg.norm(self.means if self.means is not None else self.layers[-1][0], axis=1)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that it takes to classify: weights, biases, means and the centre; a bias of zeros counts."""
+        arrays = [array for pair in self.layers for array in pair] + [self.means, self.transform.centre]
+        return sum(array.size for array in arrays if array is not None)
+
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Scores (n, c) of features (n, d); the largest wins."""
         x = self.transform(np.asarray(features, np.float32))

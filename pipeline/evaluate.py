@@ -1,4 +1,4 @@
-"""Stage `evaluate`: every head's accuracy on the test set, by split (data/results/), and its predictions (data/predictions.h5).
+"""Stage `evaluate`: every head's figures on the test set (data/results/), and what it said of each image (data/predictions.h5).
 
 An ensemble is named heads that vote: the mean of their probabilities (the softmax of their scores) decides. It is judged like a head.
 
@@ -10,30 +10,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-import h5py
 import numpy as np
 from pydantic import Field, model_validator
 
-from pipeline import features, metrics, params
+from pipeline import features, metrics, outcomes, params
 from pipeline.classifier import Classifier
-from pipeline.files import InputError, interruptible, replacing, write_csv, write_json
+from pipeline.files import InputError, interruptible, write_csv, write_json
+from pipeline.outcomes import Outcome
 
 HEADS = Path("data/heads")
 RESULTS = Path("data/results")
-PREDICTIONS = Path("data/predictions.h5")
-BLOCK = 4096  # rows that vote at a time
+
+
+class Group(params.Params):
+    """Classes of interest: those numbered in `classes` (all if not given) that have between at_least and at_most training images."""
+
+    classes: list[int] | None = None
+    at_least: int = Field(0, ge=0)
+    at_most: int | None = Field(None, ge=0)
 
 
 class Evaluate(params.Params):
     """many : a class of more training images than this is many-shot; few : one of fewer is few-shot; the others are medium-shot.
 
+    groups : more groups of classes, by name, as in `groups: {vehicles: {classes: [0, 1, 8, 9]}, one_shot: {at_most: 1}}`
+    shifts : imbalance ratios of the forward and backward long-tailed test sets (those of Hong et al. 2021 by default)
     ensembles : by name, the heads that vote, as in `ensembles: {two: [crt, ncm]}`
     """
 
     many: int = Field(100, ge=0)
     few: int = Field(20, ge=0)
+    groups: dict[str, Group] = Field(default_factory=dict)
+    shifts: list[Annotated[int, Field(ge=1)]] = Field(default=[2, 5, 10, 25, 50])
     ensembles: dict[str, list[str]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -44,11 +54,12 @@ class Evaluate(params.Params):
 
 
 class Result(NamedTuple):
-    """The outcome of a head or an ensemble: figures (percent), accuracy of each class (c,), predicted classes (n,)."""
+    """The result of a head or an ensemble: figures (percent), accuracy and weight norm of each class (c,), what it said."""
 
     figures: dict[str, Any]
     accuracies: np.ndarray
-    predicted: np.ndarray
+    norms: np.ndarray
+    outcome: Outcome
 
 
 @interruptible("evaluate: stopped; run it again")
@@ -58,13 +69,16 @@ def main() -> None:
     path = params.features_file(tree)
     test = features.load(path, "test")["test"]
     counts = features.class_counts(path, test.classes)
-    members = metrics.groups(counts, evaluate.many, evaluate.few)
+    members = members_of(evaluate, counts, path)
     heads = {name: load(name, test) for name in params.head_names(tree)}
-    predicted = {name: head.predict(test.tapped(head.tap).features) for name, head in heads.items()}
-    predicted |= {name: vote([heads[head] for head in voters], test) for name, voters in evaluate.ensembles.items()}
-    about = {name: provenance(heads[head] for head in evaluate.ensembles.get(name, [name])) for name in predicted}
-    results = {name: judge(predicted[name], test, members, about[name]) for name in predicted}
+    voters = {name: [name] for name in heads} | evaluate.ensembles
+    results = {}
+    for name, names in voters.items():
+        classifiers = [heads[each] for each in names]
+        outcome = outcomes.of_vote(classifiers, test) if len(names) > 1 else outcomes.of_head(classifiers[0], test)
+        results[name] = judge(outcome, classifiers, test, counts, members, evaluate.shifts)
     write(results, test.labels, counts)
+    print(f"evaluate: {path}, {test.classes} classes, {len(test.labels):,} test images -> {RESULTS}/, {outcomes.FILE}")
     print(table(results, members))
 
 
@@ -78,6 +92,10 @@ def read_params(tree: dict[str, Any]) -> Evaluate:
     """
     evaluate = params.section(tree, "evaluate", Evaluate)
     names = params.head_names(tree)
+    for group in evaluate.groups:
+        params.check_name(group, "evaluate.groups")
+        if group in (*metrics.GROUPS, "all"):
+            raise InputError(f"params.yaml: evaluate.groups.{group}: there is a group of that name; choose another")
     for ensemble, voters in evaluate.ensembles.items():
         where = f"params.yaml: evaluate.ensembles.{ensemble}"
         if ensemble in names:
@@ -103,17 +121,18 @@ def load(name: str, test: features.Features) -> Classifier:
     return classifier
 
 
-def vote(voters: list[Classifier], test: features.Features) -> np.ndarray:
-    """Classes (n,) int64 with the largest mean probability."""
-    from scipy.special import softmax
-
-    inputs = [test.tapped(voter.tap).features for voter in voters]
-    predicted = []
-    for start in range(0, len(test.labels), BLOCK):
-        rows = slice(start, start + BLOCK)
-        total = sum(softmax(voter.scores(x[rows]), axis=1) for voter, x in zip(voters, inputs, strict=True))
-        predicted.append(total.argmax(1))
-    return np.concatenate(predicted)
+def members_of(evaluate: Evaluate, counts: np.ndarray, path: Path) -> dict[str, np.ndarray]:
+    """Masks (c,) of every group's classes: many, medium, few and the user's own, from training images by class (c,)."""
+    members = metrics.groups(counts, evaluate.many, evaluate.few)
+    for name, group in evaluate.groups.items():
+        unknown = [k for k in group.classes or () if not 0 <= k < len(counts)]
+        if unknown:
+            raise InputError(
+                f"params.yaml: evaluate.groups.{name}.classes: {path} has no class {unknown[0]}; its classes are 0 to {len(counts) - 1}"
+            )
+        named = np.isin(np.arange(len(counts)), group.classes) if group.classes is not None else np.ones(len(counts), bool)
+        members[name] = named & (counts >= group.at_least) & (counts <= (counts.max() if group.at_most is None else group.at_most))
+    return members
 
 
 def provenance(classifiers: Iterable[Classifier]) -> dict[str, Any]:
@@ -126,31 +145,64 @@ def provenance(classifiers: Iterable[Classifier]) -> dict[str, Any]:
     return about
 
 
-def judge(predicted: np.ndarray, test: features.Features, members: dict[str, np.ndarray], about: dict[str, Any]) -> Result:
-    """The outcome of predicted classes (n,)."""
-    accuracies = metrics.per_class_accuracy(test.labels, predicted, test.classes)
-    figures = metrics.summary(accuracies, test.labels, predicted, members)
-    return Result({**figures, **about}, accuracies, predicted)
+def judge(
+    outcome: Outcome,
+    classifiers: list[Classifier],
+    test: features.Features,
+    counts: np.ndarray,
+    members: dict[str, np.ndarray],
+    shifts: list[int],
+) -> Result:
+    """All figures of what classifiers (one, or those that vote) said.
+
+    In order: accuracy by group, over all classes and images; the user's groups; then those of pipeline/metrics.py; how many numbers were
+    fitted; and what chose them.
+    """
+    labels, (predicted, confidence, rank) = test.labels, outcome
+    accuracies, right = metrics.per_class_accuracy(labels, predicted, test.classes), rank == 0
+    by_group = {name: metrics.mean(accuracies[mask]) for name, mask in members.items()}
+    figures = {
+        **{name: by_group[name] for name in metrics.GROUPS},
+        "all": metrics.mean(accuracies),
+        "micro": metrics.micro(labels, predicted),
+        "top5": metrics.top_k(labels, rank, test.classes),
+        **metrics.spread(accuracies),
+        "macro_f1": metrics.macro_f1(labels, predicted, test.classes),
+        "ece": {
+            "all": metrics.ece(confidence, right),
+            **{name: metrics.ece(confidence[mask[labels]], right[mask[labels]]) for name, mask in members.items()},
+        },
+        "forward": {str(ratio): metrics.shifted(accuracies, counts, ratio) for ratio in shifts},
+        "backward": {str(ratio): metrics.shifted(accuracies, counts, ratio, backward=True) for ratio in shifts},
+        "groups": {name: value for name, value in by_group.items() if name not in metrics.GROUPS},
+        "parameters": sum(classifier.parameters for classifier in classifiers),
+        **provenance(classifiers),
+    }
+    norms = classifiers[0].norms if len(classifiers) == 1 else np.full(test.classes, np.nan)
+    return Result(figures, accuracies, norms, outcome)
 
 
 def write(results: dict[str, Result], labels: np.ndarray, counts: np.ndarray) -> None:
     """Write all results, and remove those of heads that params.yaml no longer has."""
-    with replacing(PREDICTIONS) as temporary, h5py.File(temporary, "w") as file:
-        file["labels"] = labels
-        for name, result in results.items():
-            file[f"heads/{name}"] = result.predicted
-
-    rank = np.argsort(np.argsort(-counts, kind="stable"), kind="stable")  # 0 for the largest class
+    outcomes.write(labels, {name: result.outcome for name, result in results.items()})
+    place = np.argsort(np.argsort(-counts, kind="stable"), kind="stable")  # 0 for the largest class
     by_split = [
-        {"head": name, "split": split, "accuracy": result.figures[split]}
+        {"head": name, "split": split, "accuracy": value}
         for name, result in results.items()
-        for split in ("all", *metrics.GROUPS)
-        if result.figures[split] is not None
+        for split, value in splits(result).items()
+        if value is not None
     ]
     by_class = [
-        {"head": name, "class": k, "rank": rank[k], "train_images": counts[k], "accuracy": round(accuracy, 2)}
+        {
+            "head": name,
+            "class": k,
+            "rank": place[k],
+            "train_images": counts[k],
+            "accuracy": round(accuracy, 2),
+            "weight_norm": None if np.isnan(norm) else round(norm, 6),
+        }
         for name, result in results.items()
-        for k, accuracy in enumerate(result.accuracies)
+        for k, (accuracy, norm) in enumerate(zip(result.accuracies.tolist(), result.norms.tolist(), strict=True))
         if not np.isnan(accuracy)
     ]
     write_csv(RESULTS / "accuracy.csv", by_split)
@@ -163,16 +215,24 @@ def write(results: dict[str, Result], labels: np.ndarray, counts: np.ndarray) ->
     write_json(RESULTS / "metrics.json", {name: result.figures["all"] for name, result in results.items()})
 
 
+def splits(result: Result) -> dict[str, float | None]:
+    """Accuracy over all classes and by group, the user's groups last."""
+    return {split: result.figures[split] for split in ("all", *metrics.GROUPS)} | result.figures["groups"]
+
+
 def table(results: dict[str, Result], members: dict[str, np.ndarray]) -> str:
     """What the terminal shows: accuracy in percent, means over classes; the best of each column is starred."""
-    columns = [*metrics.GROUPS, "all"]
-    best = {c: max((r.figures[c] for r in results.values() if r.figures[c] is not None), default=None) for c in columns}
+    columns = [*members, "all"]
+    cells = {name: splits(result) for name, result in results.items()}
+    best = {c: max((row[c] for row in cells.values() if row[c] is not None), default=None) for c in columns}
     sizes = {name: f"{name} ({mask.sum()})" for name, mask in members.items()} | {"all": f"all ({len(members['many'])})"}
     width = max(len("head"), *map(len, results))
-    lines = [f"{'head':{width}}  " + "  ".join(f"{sizes[c]:>12}" for c in columns) + "  selected on"]
-    for name, result in results.items():
-        cells = ["–" if (v := result.figures[c]) is None else f"{v:.2f}{'*' if v == best[c] else ' '}" for c in columns]
-        lines.append(f"{name:{width}}  " + "  ".join(f"{cell:>12}" for cell in cells) + f"  {result.figures['selected_on']}")
+    widths = {c: max(12, len(sizes[c])) for c in columns}
+    lines = [f"{'head':{width}}  " + "  ".join(f"{sizes[c]:>{widths[c]}}" for c in columns) + "  selected on"]
+    for name, row in cells.items():
+        shown = {c: "–" if row[c] is None else f"{row[c]:.2f}{'*' if row[c] == best[c] else ' '}" for c in columns}
+        line = "  ".join(f"{shown[c]:>{widths[c]}}" for c in columns)
+        lines.append(f"{name:{width}}  {line}  {results[name].figures['selected_on']}")
     return "\n".join(["test accuracy in percent, mean over classes (number of classes), * best", *lines])
 
 

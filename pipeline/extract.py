@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from pydantic import Field
 
-from pipeline import backbone, images, params
+from pipeline import backbone, images, params, progress
 from pipeline.features import SCHEMA
 from pipeline.files import InputError, interruptible, note_time, replacing
 
@@ -67,12 +67,15 @@ def main() -> None:
     data = images.load()
     check_images(extract, data)
     network = backbone.load(data.channels, data.classes)
+    from pipeline.device import device
+
+    print(f"extract: {data.about} on {device()}", flush=True)
     start = time.perf_counter()
     write(FILE, network, data, extract)
     seconds = time.perf_counter() - start
     count = sum(len(split.labels) for split in (data.train, data.val, data.test) if split is not None)
     count += extract.views * len(data.train.labels)
-    note_time("extract", seconds, count)
+    note_time("extract", FILE, seconds, count)
     print(f"extract: {count:,} images in {seconds:.1f} s ({count / seconds:,.0f} images/s) -> {FILE}")
 
 
@@ -149,10 +152,8 @@ def write(path: Path, network: Network, data: ImageSet, extract: Extract) -> Non
 
 def fill(into: list[h5py.Dataset], blocks: Iterable[list[torch.Tensor]], what: str, at: tuple[int, ...] = ()) -> None:
     """Write blocks of rows one below the other, each block with a tensor (b, d) for each data set (…, n, d); `at` are indices before n."""
-    from tqdm import tqdm
-
     done = 0
-    with tqdm(total=into[0].shape[-2], desc=f"extract {what}", unit="img", disable=None, leave=False) as bar:
+    with progress.bar(None, f"extract {what}", "img", into[0].shape[-2]) as bar:
         for block in blocks:
             for dataset, rows in zip(into, block, strict=True):
                 dataset[(*at, slice(done, done + len(rows)))] = finite(rows.cpu().numpy(), dataset.dtype, what, done)

@@ -7,6 +7,7 @@ old file or none, never half of one.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -75,14 +76,21 @@ def write_csv(target: Path, rows: list[dict[str, Any]]) -> None:
     write_text(target, text.getvalue())
 
 
-def note_time(stage: str, seconds: float, images: int = 0) -> None:
-    """Append how long a stage took, and over how many images, to `.cache/timings.jsonl`; the last line of a stage is its latest run.
+def note_time(stage: str, made: Path, seconds: float, images: int = 0) -> None:
+    """Append how long a stage took to make a file, and over how many images, to `.cache/timings.jsonl`.
 
-    Durations differ from run to run, so they stay out of every artefact. Heads that run side by side each append one short line.
+    Durations differ from run to run, so they stay out of every artefact. The file's MD5 tells whether they are those of what is there
+    now, which may come from DVC's cache. Heads that run side by side each append one short line.
     """
     TIMINGS.parent.mkdir(parents=True, exist_ok=True)
     with TIMINGS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"stage": stage, "seconds": round(seconds, 3), "images": images}) + "\n")
+        file.write(json.dumps({"stage": stage, "md5": md5(made), "seconds": round(seconds, 3), "images": images}) + "\n")
+
+
+def md5(path: Path) -> str:
+    """A file's MD5, the name that DVC knows it by."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def read_tensors(path: Path, framework: str, schema: str, what: str, missing: str, damaged: str) -> tuple[dict[str, Any], dict[str, Any]]:

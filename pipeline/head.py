@@ -36,11 +36,24 @@ def main(head_class: Any) -> None:
         )
     target = FOLDER / f"{name}.safetensors"
     classifier.save(target)
-    note_time(f"head@{name}", seconds)
+    note_time(f"head@{name}", target, seconds)
     chosen = "".join(
         f", {key} {value:g} chosen on {classifier.record['selected_on']}" for key, value in classifier.record.get("chosen", {}).items()
     )
-    print(f"{name}: {len(splits['train'].labels):,} x {splits['train'].dim} features, fitted in {seconds:.2f} s{chosen} -> {target}")
+    train = splits["train"]
+    print(
+        f"{name}: {len(train.labels):,} x {train.dim} features of {train.classes} classes, {train.source}, fitted in {seconds:.2f} s "
+        f"on {place()}{chosen} -> {target}"
+    )
+
+
+def place() -> str:
+    """Where the head was fitted: heads that take torch take the GPU, if there is one; the others never load it."""
+    if "torch" not in sys.modules:
+        return "cpu"
+    from pipeline.device import device
+
+    return str(device())
 
 
 def asked_for(tree: dict[str, Any], kind: str) -> str:

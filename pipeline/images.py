@@ -8,6 +8,7 @@ sets are contiguous, so readers map them instead of loading them: memory does no
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,7 @@ class ImageSet:
     mean: np.ndarray
     std: np.ndarray
     image_size: int
+    name: str = "images"  # of the data set
 
     @property
     def channels(self) -> int:
@@ -64,6 +66,11 @@ class ImageSet:
     @property
     def classes(self) -> int:
         return len(self.class_counts)
+
+    @property
+    def about(self) -> str:
+        """What a stage's first line says of the data."""
+        return f"{self.name}, {self.classes} classes, {len(self.train.labels):,} training images"
 
 
 def load(path: Path = FILE) -> ImageSet:
@@ -88,6 +95,7 @@ def load(path: Path = FILE) -> ImageSet:
                 mean=file.attrs["mean"],
                 std=file.attrs["std"],
                 image_size=int(file.attrs["image_size"]),
+                name=json.loads(file.attrs["protocol"])["name"],
             )
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run `dvc repro prepare` first") from None

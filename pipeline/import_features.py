@@ -19,9 +19,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
-from pipeline import features, params
+from pipeline import features, params, progress
 from pipeline.arrays import Array, npy, opened
 from pipeline.files import InputError, interruptible, replacing
 from pipeline.heads import crt
@@ -166,7 +165,7 @@ def write(path: Path, found: dict[str, Part], classes: int, origin: str) -> None
             half = source.dtype == np.float16
             data = file.create_dataset(f"{name}/features", (len(labels), source.shape[1]), "f2" if half else "f4")
             done = 0
-            for start in tqdm(range(0, source.shape[0], BLOCK), f"import {name}", unit="block", disable=None, leave=False):
+            for start in progress.bar(range(0, source.shape[0], BLOCK), f"import {name}", "block"):
                 rows = slice(start, start + BLOCK)
                 if chosen is not None and not chosen[rows].any():
                     continue

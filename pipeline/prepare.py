@@ -14,9 +14,8 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 from pydantic import Field
-from tqdm import tqdm
 
-from pipeline import longtail, params
+from pipeline import longtail, params, progress
 from pipeline.files import InputError, interruptible, replacing
 from pipeline.images import FILE, SCHEMA
 from pipeline.raw import RawData, RawSplit
@@ -135,7 +134,7 @@ def write(path: Path, raw: RawData, chosen: dict[str, tuple[RawSplit, np.ndarray
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         for name, (source, index) in ((name, pair) for name, pair in chosen.items() if pair is not None):
             group, pixels = file.create_group(name), None
-            for start in tqdm(range(0, len(index), BLOCK), f"prepare {name}", unit="block", disable=None, leave=False):
+            for start in progress.bar(range(0, len(index), BLOCK), f"prepare {name}", "block"):
                 block = source.read(index[start : start + BLOCK])
                 if name == "train":
                     brightness.add(block)

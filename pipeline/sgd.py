@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 from torch.optim.sgd import sgd
-from tqdm import tqdm
 
 from pipeline.device import device
+from pipeline.progress import bar
 
 
 def minimise(
@@ -36,7 +36,7 @@ def minimise(
     after_step : called without gradients behind every step; may change `parameters` (a projection)
     """
     velocities = [torch.zeros_like(parameter) for parameter in parameters]
-    for step, loss in enumerate(tqdm(losses, name, steps, unit="step", disable=None, leave=False)):
+    for step, loss in enumerate(bar(losses, name, "step", steps)):
         rate = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
         gradients = list(torch.autograd.grad(loss, parameters))
         with torch.no_grad():

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from pipeline import augment, backbone, inference
+from pipeline import augment, backbone, inference, progress
 from pipeline.checkpoint import Checkpoint, State
 from pipeline.device import device, same_bytes
 from pipeline.feed import Feed
@@ -25,6 +24,8 @@ from pipeline.optimiser import SGD, learning_rate
 from pipeline.sampling import epoch_order
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from pipeline.images import ImageSet
     from pipeline.recipe import Recipe, Train
 
@@ -55,6 +56,7 @@ def fit(recipe: Recipe, data: ImageSet, seed: int, checkpoint: Checkpoint | None
     same_bytes(place, train.deterministic)
     network = new_network(recipe, data, seed)
     bf16 = train.precision == "bf16" or (train.precision == "auto" and inference.bf16_pays(data.image_size, place))
+    print(f"train: {data.about} on {place} in {'bf16' if bf16 else 'fp32'}", flush=True)
     objective = Objective(network, data.class_counts, recipe.loss, recipe.mixing, recipe.reweighting, bf16, train.compile)
     optimiser = SGD(network.parameters(), train.weight_decay)
     feed = Feed(data, getattr(augment, train.augment), place)
@@ -64,15 +66,14 @@ def fit(recipe: Recipe, data: ImageSet, seed: int, checkpoint: Checkpoint | None
     if checkpoint and (state := checkpoint.load()):
         curve, classes = restore(state, network, optimiser)
     done, images = len(curve), len(data.train.labels)
-    bar = tqdm(total=train.epochs * images, initial=done * images, unit="img", unit_scale=True, disable=None, leave=False)
-    with bar:
+    with progress.bar(None, "train", "img", train.epochs * images, initial=done * images, unit_scale=True) as bar:
         for epoch in range(done, train.epochs):
             row = run_epoch(epoch, batches(order(epoch), train.batch), train, objective, optimiser, feed, seed, bar)
-            progress = epoch / train.epochs
+            reached = epoch / train.epochs
             for_classes = (epoch + 1) % train.watch.every == 0 or epoch + 1 == train.epochs
             after = train.watch.after if for_classes else None
-            found = measure(network, data, rows, lambda z, y, at=progress: objective.loss_of(z, y, at), train.batch, bf16, after)
-            row["alpha"] = recipe.loss.alpha(progress) if callable(getattr(recipe.loss, "alpha", None)) else None
+            found = measure(network, data, rows, lambda z, y, at=reached: objective.loss_of(z, y, at), train.batch, bf16, after)
+            row["alpha"] = recipe.loss.alpha(reached) if callable(getattr(recipe.loss, "alpha", None)) else None
             row["train_accuracy"] = 100 * found.total
             row["val_accuracy"] = None if data.val is None else 100 * inference.accuracy(network, data.val, data, train.batch, bf16)
             curve.append(row)
@@ -80,6 +81,7 @@ def fit(recipe: Recipe, data: ImageSet, seed: int, checkpoint: Checkpoint | None
                 classes += class_rows(epoch + 1, found, data.class_counts)
             if checkpoint:
                 checkpoint.save(state_of(network, optimiser, curve, classes))
+            progress.say(line(row, train.epochs))
     return Trained(network.eval().cpu(), curve, classes)
 
 
@@ -129,6 +131,12 @@ def run_epoch(
         raise diverged("weights are NaN or infinite", epoch, steps - 1, rates)
     mean = np.average(losses, weights=[len(rows) for rows in epoch_batches])
     return {"epoch": epoch + 1, "loss": float(mean), "lr": rates[-1]}
+
+
+def line(row: dict[str, Any], epochs: int) -> str:
+    """An epoch's row of the curve as a line of a log."""
+    val = "" if row["val_accuracy"] is None else f", val {row['val_accuracy']:.1f} %"
+    return f"train: epoch {row['epoch']}/{epochs}: loss {row['loss']:.3f}, train {row['train_accuracy']:.1f} %{val}"
 
 
 def diverged(what: str, epoch: int, step: int, rates: list[float]) -> InputError:

@@ -38,7 +38,7 @@ def main() -> None:
     saved.remove()
     epochs = chosen.train.epochs - saved.resumed
     count = epochs * len(data.train.labels)
-    note_time("train", seconds, count)
+    note_time("train", backbone.FILE, seconds, count)
     print(
         f"train: {chosen.train.loss}, mix {chosen.train.mix}, re-weighting {chosen.train.reweight}: {epochs} epochs of "
         f"{len(data.train.labels):,} images in {seconds:.1f} s ({count / seconds:,.0f} images/s) -> {backbone.FILE}, {CURVE}, {CLASSES}"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
-from tqdm import tqdm
 
+from pipeline import progress
 from pipeline.sampling import class_balanced
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def recalibrate(network: Network, feed: Feed) -> None:
         layer.train()  # and nothing else: dropout would draw
     with torch.no_grad():
         batches = feed.epoch(list(rows), np.random.default_rng([SEED, 0, 7]))
-        for images, _ in tqdm(batches, "extract recalibrate", steps, unit="batch", disable=None, leave=False):
+        for images, _ in progress.bar(batches, "extract recalibrate", "batch", steps):
             network.features(images)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

@@ -73,6 +73,11 @@ def stage(*command, check=True):
     return done
 
 
+def notices(said):
+    """What `train` said, without its line about the data and those of epochs."""
+    return [line for line in said.splitlines() if " training images on " not in line and not line.startswith("train: epoch ")]
+
+
 def edit(path, old, new):
     """Replace a text that stands exactly once in a file."""
     text = Path(path).read_text()

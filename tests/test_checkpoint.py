@@ -16,7 +16,7 @@ from pipeline import backbone, checkpoint, extract, images, params, prepare, rec
 from pipeline.checkpoint import Checkpoint
 from pipeline.files import InputError
 from tests import conftest
-from tests.conftest import ROOT, edit, stage
+from tests.conftest import ROOT, edit, notices, stage
 from tests.test_dag import DVC, declared
 
 
@@ -79,7 +79,7 @@ def test_going_on_after_any_epoch_gives_the_same_bytes(digits, choices, capsys):
         resumed = stage_one.fit(chosen, digits, 0, saved)
         saved.remove()
         assert saved.resumed == epochs
-        assert capsys.readouterr().out.splitlines()[-1] == f"train: goes on after epoch {epochs}, from {saved.path}"
+        assert notices(capsys.readouterr().out)[-1] == f"train: goes on after epoch {epochs}, from {saved.path}"
         for name, tensor in whole.network.state_dict().items():
             assert torch.equal(tensor, resumed.network.state_dict()[name]), name
         assert whole.curve == resumed.curve
@@ -113,7 +113,7 @@ def test_a_truncated_one_is_ignored_with_one_line(digits, kept, capsys):
     path.write_bytes(path.read_bytes()[:kept])
     capsys.readouterr()
     again = stage_one.fit(chosen, digits, 0, fresh(chosen))
-    (line,) = capsys.readouterr().out.splitlines()
+    (line,) = notices(capsys.readouterr().out)
     assert line.startswith(f"train: {path}: not a complete checkpoint (")
     assert line.endswith("; ignored, training starts with the first epoch")
     assert torch.equal(whole.network.classifier.weight, again.network.classifier.weight)
@@ -180,7 +180,7 @@ def test_any_other_file_of_its_format_is_ignored(digits, metadata, capsys):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({"x": torch.zeros(1)}, path, {"tailcache": metadata})
         assert fresh(chosen).load() is None
-        (line,) = capsys.readouterr().out.splitlines()[-1:]
+        (line,) = notices(capsys.readouterr().out)[-1:]
         assert str(path) in line and "ignore" in line
         path.unlink()
 
@@ -191,7 +191,7 @@ def test_one_of_other_parameters_is_named_and_kept(digits, capsys):
     chosen = method()
     whole = stage_one.fit(chosen, digits, 0)
     trained = stage_one.fit(chosen, digits, 0, fresh(chosen))
-    (line,) = capsys.readouterr().out.splitlines()
+    (line,) = notices(capsys.readouterr().out)
     reason = "epoch 2 of a training with other parameters (train.lr)"
     assert line == f"train: ignores {other.path} ({reason}); delete it, or keep it to go back"
     assert torch.equal(whole.network.classifier.weight, trained.network.classifier.weight)
@@ -265,4 +265,4 @@ def test_ctrl_c_ends_with_a_line_on_how_to_go_on(short):
     (path,) = (short / "data/.checkpoints").iterdir()
     about, _ = checkpoint._read(path)
     assert {f"pipeline/{name}" for name in about["identity"]["code"]} == declared(DVC["train"])  # no more and no less
-    assert stage("train").stdout.startswith("train: goes on after epoch 1, from data/.checkpoints/")
+    assert notices(stage("train").stdout)[0].startswith("train: goes on after epoch 1, from data/.checkpoints/")

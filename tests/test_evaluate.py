@@ -6,13 +6,18 @@ import json
 import h5py
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.metrics import recall_score
 
-from pipeline import check, features, params
+from pipeline import check, features, outcomes, params
 from pipeline.classifier import Classifier
 from pipeline.files import InputError
 from tests.conftest import edit, stage
 
+FIGURES = [
+    *("many", "medium", "few", "all", "micro", "top5", "worst", "harmonic", "geometric", "macro_f1", "ece", "forward", "backward"),
+    *("groups", "parameters", "selected_on"),
+]
 HEADS = ("joint", "logit_adjust", "crt", "lws", "tau", "ncm", "afg")
 
 
@@ -33,6 +38,11 @@ def fitted(workspace):
     return workspace
 
 
+def by_class():
+    with open("data/results/classes.csv") as file:
+        return list(csv.DictReader(file))
+
+
 def test_results_are_what_scikit_learn_says(fitted):
     printed = stage("evaluate").stdout
     test = features.load(fitted / "data/features.h5", "test")["test"]
@@ -42,20 +52,78 @@ def test_results_are_what_scikit_learn_says(fitted):
         assert np.array_equal(file["labels"], test.labels)
         for name in HEADS:
             predicted = Classifier.load(fitted / f"data/heads/{name}.safetensors").predict(test.features)
-            assert np.array_equal(file[f"heads/{name}"], predicted)
+            assert np.array_equal(file[f"heads/{name}/predicted"], predicted)
+            assert np.array_equal(file[f"heads/{name}/rank"][()] == 0, predicted == test.labels)
             recall = 100 * recall_score(test.labels, predicted, average=None)
             figures = json.loads((fitted / f"data/results/heads/{name}.json").read_text())
-            assert list(figures) == ["many", "medium", "few", "all", "micro", "selected_on"]
+            assert list(figures) == FIGURES
             assert figures["many"] == pytest.approx(recall[:2].mean(), abs=0.005)
             assert figures["medium"] == pytest.approx(recall[2], abs=0.005)
             assert figures["few"] == pytest.approx(recall[3], abs=0.005)
             assert figures["all"] == metrics[name] == pytest.approx(recall.mean(), abs=0.005)
             assert figures["selected_on"] == "val"
             assert f"{figures['few']:.2f}" in next(line for line in printed.splitlines() if line.startswith(name))
-    with (fitted / "data/results/classes.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["head"] == "tau"]
+    rows = [row for row in by_class() if row["head"] == "tau"]
     assert [int(row["rank"]) for row in rows] == [0, 1, 2, 3]
     assert [int(row["train_images"]) for row in rows] == [60, 51, 10, 4]
+
+
+def test_groups_of_ones_own_are_columns_and_figures(fitted):
+    own = "{odd: {classes: [1, 3]}, tens: {at_least: 10, at_most: 51}, both: {classes: [3], at_least: 5}}"
+    edit("params.yaml", "groups: {}", f"groups: {own}")
+    header = stage("evaluate").stdout.splitlines()[2]
+    for name in ("odd (2)", "tens (2)", "both (0)"):
+        assert name in header
+    classes = {int(row["class"]): float(row["accuracy"]) for row in by_class() if row["head"] == "tau"}
+    figures = json.loads((fitted / "data/results/heads/tau.json").read_text())
+    expected = {"odd": (classes[1] + classes[3]) / 2, "tens": (classes[1] + classes[2]) / 2, "both": None}
+    assert figures["groups"] == pytest.approx(expected)
+    assert set(figures["ece"]) == {"all", "many", "medium", "few", "odd", "tens", "both"}
+    assert "tau,odd," in (fitted / "data/results/accuracy.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ("{odd: {classes: [1, 4]}}", "evaluate.groups.odd.classes: data/features.h5 has no class 4; its classes are 0 to 3"),
+        ("{few: {classes: [1]}}", "evaluate.groups.few: there is a group of that name; choose another"),
+        ("{odd: [1, 3]}", "evaluate.groups.odd: input should be a valid dictionary"),
+        ("{odd: {over: 3}}", "evaluate.groups.odd.over: unknown key"),
+    ],
+)
+def test_a_group_that_makes_no_sense_is_refused(fitted, groups, message):
+    edit("params.yaml", "groups: {}", f"groups: {groups}")
+    refused(fitted, f"params.yaml: {message}")
+
+
+def test_confidence_and_rank_are_those_of_the_scores(fitted):
+    """Of layers and of class means; a class that is absent comes last."""
+    means = np.random.default_rng(1).random((4, 5), np.float32)
+    Classifier(means=means, absent=np.array([False, True, False, False])).save(fitted / "data/heads/ncm.safetensors")
+    stage("evaluate")
+    test = features.load(fitted / "data/features.h5", "test")["test"]
+    labels, said = outcomes.read()
+    assert np.array_equal(labels, test.labels)
+    for name in ("crt", "ncm"):
+        scores = Classifier.load(fitted / f"data/heads/{name}.safetensors").scores(test.features).astype(float)
+        assert np.array_equal(said[name].predicted, scores.argmax(1))
+        np.testing.assert_allclose(said[name].confidence, softmax(scores, axis=1).max(1), rtol=1e-5)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        assert np.array_equal(said[name].rank, (order == labels[:, None]).argmax(1))
+
+
+def test_weight_norms_and_parameters_are_those_of_the_file(fitted):
+    edit("params.yaml", "ensembles: {}", "ensembles: {two: [ncm, crt]}")
+    Classifier(means=np.full((4, 5), 2, np.float32)).save(fitted / "data/heads/ncm.safetensors")
+    stage("evaluate")
+    rows = by_class()
+    crt = Classifier.load(fitted / "data/heads/crt.safetensors")
+    norms = [float(row["weight_norm"]) for row in rows if row["head"] == "crt"]
+    np.testing.assert_allclose(norms, np.linalg.norm(crt.weight, axis=1), atol=1e-6)
+    assert {row["weight_norm"] for row in rows if row["head"] == "ncm"} == {str(round(float(np.sqrt(20)), 6))}
+    assert {row["weight_norm"] for row in rows if row["head"] == "two"} == {""}
+    results = {name: json.loads((fitted / f"data/results/heads/{name}.json").read_text()) for name in ("ncm", "crt", "two")}
+    assert {name: figures["parameters"] for name, figures in results.items()} == {"ncm": 20, "crt": 24, "two": 44}
 
 
 def test_an_empty_group_is_null_and_a_dash(fitted):
@@ -100,8 +168,8 @@ def test_an_ensemble_is_the_mean_of_probabilities(fitted):
         return exponentials / exponentials.sum(1, keepdims=True)
 
     with h5py.File("data/predictions.h5") as file:
-        assert np.array_equal(file["heads/two"], ((probabilities("ncm") + probabilities("crt")) / 2).argmax(1))
-        assert np.array_equal(file["heads/three"], sum(map(probabilities, ("crt", "lws", "tau"))).argmax(1))
+        assert np.array_equal(file["heads/two/predicted"], ((probabilities("ncm") + probabilities("crt")) / 2).argmax(1))
+        assert np.array_equal(file["heads/three/predicted"], sum(map(probabilities, ("crt", "lws", "tau"))).argmax(1))
     results = {name: json.loads((fitted / f"data/results/heads/{name}.json").read_text()) for name in ("two", "three", "ncm")}
     assert (results["two"]["selected_on"], results["three"]["selected_on"]) == ("train + val", "val")
     assert results["ncm"]["chosen"] == {"tau": 0.5}
@@ -137,7 +205,7 @@ def test_a_head_that_wants_other_features_gets_them(fitted):
     classifier.save(fitted / "data/heads/ncm.safetensors")
     stage("evaluate")
     with h5py.File("data/predictions.h5") as file:
-        assert np.array_equal(file["heads/ncm"], classifier.predict(before))
+        assert np.array_equal(file["heads/ncm/predicted"], classifier.predict(before))
     with h5py.File("data/features.h5", "a") as file:
         del file["test/pre_relu"]
     refused(fitted, "data/features.h5: has no pre_relu features; set `extract.pre_relu: true`")
@@ -213,7 +281,7 @@ def test_check_accepts_the_projects_parameters(workspace):
         ("  ce: {}", "  cee: {}", "losses.ce: missing"),
         ("extract:\n  batch: 64", "extract:\n  batch: 0", "extract.batch: input should be greater than or equal to 1, got 0"),
         ("features: data/features.h5", "features: 3", "features: expected the path of a features file, got 3"),
-        ("deviation: {rounds: 1000}", "deviation: {rounds: 0}", "deviation.rounds: input should be greater than or equal to 1, got 0"),
+        ("deviation: {rounds: 1000,", "deviation: {rounds: 0,", "deviation.rounds: input should be greater than or equal to 1, got 0"),
         ("subset: 0", "subset: x", "seed.subset: input should be a valid integer, got 'x'"),
         ("seed: {subset: 0, train: 0, heads: 0}", "seed: 3", "seed: expected a mapping, got 3"),
         ("seed: {", "seed: {sead: 1, ", "seed.sead: unknown key; known here: subset, train, heads"),

@@ -1,6 +1,7 @@
 """Files are whole or not there."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,14 @@ def test_metadata_is_one_key_in_sorted_json(workspace):
 
 
 def test_times_are_lines_of_json_beside_the_artefacts(workspace):
-    note_time("train", 1.23456, 100)
-    note_time("head@tau", 0.01)
+    made = Path("data/made")
+    made.parent.mkdir()
+    made.write_bytes(b"abc")
+    note_time("train", made, 1.23456, 100)
+    note_time("head@tau", made, 0.01)
     lines = [json.loads(line) for line in TIMINGS.read_text().splitlines()]
-    assert lines == [{"stage": "train", "seconds": 1.235, "images": 100}, {"stage": "head@tau", "seconds": 0.01, "images": 0}]
+    md5 = "900150983cd24fb0d6963f7d28e17f72"  # of abc, from RFC 1321
+    assert lines == [
+        {"stage": "train", "md5": md5, "seconds": 1.235, "images": 100},
+        {"stage": "head@tau", "md5": md5, "seconds": 0.01, "images": 0},
+    ]

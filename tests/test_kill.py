@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.conftest import ROOT, edit
+from tests.conftest import ROOT, edit, notices
 from tests.forked import start
 
 STAGES = {
@@ -69,7 +69,7 @@ def test_training_killed_while_it_writes_goes_on_to_the_same_bytes(whole, functi
     assert run(whole, "train", (function, call)) == -signal.SIGKILL
     (whole / "log").unlink()
     assert run(whole, "train") == 0
-    done, said = min(call - 1, 2), (whole / "log").read_text()  # epochs whose checkpoint was whole
+    done, said = min(call - 1, 2), notices((whole / "log").read_text())[0]  # epochs whose checkpoint was whole
     assert said.startswith(f"train: goes on after epoch {done}," if done else "train: ce")
     assert [output.read_bytes() for output in outputs] == before
     assert not list((whole / "data/.tmp").iterdir())

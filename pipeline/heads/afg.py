@@ -30,6 +30,7 @@ from pipeline.classifier import Classifier, Transform
 from pipeline.features import Features
 from pipeline.head import main
 from pipeline.params import Params
+from pipeline.progress import say
 from pipeline.retraining import Retraining, Student
 from pipeline.search import judges
 
@@ -122,6 +123,7 @@ class Head(Params):
                 after = goodness(student, judge, self.signal, stage_one.transform)
                 path.append(np.where(moves, moved(path[-1], before, after), path[-1]))
                 before = after
+                say(f"afg: epoch {epoch + 1}/{self.epochs}: α {alpha:.2f}, β {path[-1][~is_head].mean():.2f} on average over the tail")
 
         minimise(student.learned, losses(), self.epochs * -(-size // self.batch), self.lr, self.weight_decay, "afg")
         record = {"beta": np.round(path, 4).tolist(), "selected_on": selected_on if moves.any() else "nothing"}

@@ -1,0 +1,264 @@
+"""The report: pictures of every size of class count, the same bytes each time, a page that needs nothing beside it."""
+
+import csv
+import json
+import re
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import deviation, evaluate, features, outcomes, page, provenance, report, results
+from pipeline.classifier import Classifier
+from pipeline.files import InputError, write_csv
+from pipeline.pictures import style
+from pipeline.pictures.heads import _by_tau
+from tests.conftest import edit, stage
+from tests.test_evaluate import fitted  # noqa: F401
+
+NAMES = [picture.name for picture in report.PICTURES]
+
+
+@pytest.fixture
+def evaluated(fitted):  # noqa: F811
+    """Results of random heads on four classes, with training curves and a β path."""
+    path = fitted / "data/heads/afg.safetensors"
+    afg = Classifier.load(path)
+    replace(afg, record={"beta": np.linspace(0, 1, 12).reshape(3, 4).tolist()}).save(path)
+    rng = np.random.default_rng(0)
+    epochs = range(1, 4)
+    write_csv(
+        fitted / "data/training.csv",
+        [{"epoch": e, "loss": 1 / e, "lr": 0.1, "alpha": None, "train_accuracy": 30 * e, "val_accuracy": 20 * e} for e in epochs],
+    )
+    write_csv(
+        fitted / "data/training_classes.csv",
+        [
+            {"epoch": e, "class": k, "train_images": 9, "accuracy": 100 * rng.random(), "classification_ratio": 1, "gradient_norm": 1 / e}
+            for e in epochs
+            for k in range(4)
+        ],
+    )
+    with h5py.File("data/features.h5", "a") as file:
+        file["classifier/weight"], file["classifier/bias"] = rng.normal(size=(4, 5)).astype("f4"), np.zeros(4, "f4")
+        file["classifier"].attrs.update({"normalise": False, "scale": 1.0})
+    evaluate.main()
+    deviation.main()
+    return fitted
+
+
+@pytest.fixture
+def write(monkeypatch):
+    """The report in this process, with two quick pictures and, of those asked for, more."""
+    monkeypatch.setattr(sys, "argv", ["report"])
+
+    def main(*more):
+        chosen = [picture for picture in report.PICTURES if picture.name in ("accuracy", "beta", *more)]
+        monkeypatch.setattr(report, "PICTURES", chosen)
+        report.main()
+        return Path("data/report/report.html").read_text()
+
+    return main
+
+
+def test_every_picture_and_one_page_the_same_bytes_each_time(evaluated, monkeypatch):
+    written = []
+    monkeypatch.setattr(sys, "argv", ["report"])
+    for run in (lambda: stage("report"), report.main):
+        run()
+        written.append({path.name: path.read_bytes() for path in (evaluated / "data/report").iterdir()})
+        shutil.rmtree("data/report")
+    assert set(written[0]) == {f"{name}.png" for name in NAMES} | {"report.html"}
+    assert written[0] == written[1]
+    text = written[0]["report.html"].decode()
+    assert not re.search(r"(src|srcset|href)=\"(?!data:)", text)
+    assert text.count("data:image/png;base64,") == 2 * len(NAMES)  # for light and for dark pages
+    for name in ("joint", "ncm", "not measured", "params.yaml", "data/features.h5", "top 5"):
+        assert name in text
+
+
+def test_the_page_shows_the_figures_of_the_results_and_marks_the_best(evaluated, write):
+    text = write()
+    for name in ("joint", "crt"):
+        figures = json.loads((evaluated / f"data/results/heads/{name}.json").read_text())
+        row = re.search(rf'<th class="head">{name}</th>(.*?)</tr>', text, re.DOTALL)[1]
+        shown = re.findall(r"<td[^>]*>([^<]*)</td>", row)
+        assert shown[:4] == [f"{figures[key]:.2f}" for key in ("many", "medium", "few", "all")]
+        assert shown[-4:] == [str(figures["parameters"]), "not measured", "val", ""]
+    best = max(json.loads(path.read_text())["all"] for path in (evaluated / "data/results/heads").glob("*.json"))
+    assert f'<td class="best">{best:.2f}</td>' in text
+
+
+def test_a_duration_is_shown_only_for_the_bytes_that_it_made(evaluated):
+    """A head that DVC took from its cache has another MD5 than the last one that was timed."""
+    path = evaluated / "data/heads/tau.safetensors"
+    stage("heads.tau", "tau")
+    assert len([key for key in provenance.durations() if key[0] == "head@tau"]) == 1
+    (made,) = [each for each in provenance.read(results.read()).artefacts if each.path == "data/heads/tau.safetensors"]
+    assert made.seconds is not None
+    Classifier.load(evaluated / "data/heads/crt.safetensors").save(path)
+    (other,) = [each for each in provenance.read(results.read()).artefacts if each.path == "data/heads/tau.safetensors"]
+    assert other.seconds is None
+
+
+def test_parameters_and_files_that_dvc_lock_does_not_know_are_told(evaluated):
+    md5 = "0" * 32
+    (evaluated / "dvc.lock").write_text(
+        "stages:\n  head@tau:\n    params:\n      params.yaml:\n        heads.tau: {kind: tau, tau: 0.5}\n        seed.heads: 0\n"
+        f"    outs:\n    - path: data/heads/tau.safetensors\n      md5: '{md5}'\n"
+    )
+    found = provenance.read(results.read()).warnings
+    assert found == [
+        "params.yaml: heads.tau.tau was 0.5 when head@tau ran and is 0.7 now",
+        "data/heads/tau.safetensors: not the file that dvc.lock names",
+    ]
+
+
+def test_what_cannot_be_drawn_is_told_and_its_old_picture_goes(evaluated, write, capsys):
+    write("deviation", "curve")
+    assert (evaluated / "data/report/deviation.png").exists()
+    (evaluated / "data/results/deviation.csv").unlink()
+    (evaluated / "data/training.csv").unlink()
+    text = write("deviation", "curve")
+    assert "report: no picture deviation: the stage deviation has not run" in capsys.readouterr().out
+    assert not (evaluated / "data/report/deviation.png").exists()
+    assert not (evaluated / "data/report/curve.png").exists()
+    assert "Not drawn: Feature deviation, as the stage deviation has not run." in text
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda data: (data / "results/heads/tau.json").unlink(), "data/results/heads/tau.json: not found; run `dvc repro`"),
+        (lambda data: (data / "results/heads/tau.json").write_text("{"), "data/results/heads/tau.json: not valid JSON"),
+        (lambda data: (data / "results/classes.csv").unlink(), "data/results/classes.csv: not found; run `dvc repro evaluate`"),
+        (lambda data: (data / "predictions.h5").unlink(), "data/predictions.h5: not found; run `dvc repro evaluate`"),
+        (lambda data: (data / "predictions.h5").write_bytes(b"x"), "data/predictions.h5: not a complete file of predictions"),
+        (lambda data: (data / "heads/tau.safetensors").unlink(), "data/heads/tau.safetensors: not found; run `dvc repro`"),
+    ],
+)
+def test_missing_results_are_a_line_and_write_nothing(evaluated, write, spoil, message):
+    spoil(evaluated / "data")
+    with pytest.raises(InputError) as refused:
+        write()
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)
+    assert not (evaluated / "data/report").exists()
+
+
+def test_the_words_of_a_user_cannot_become_html(evaluated, write):
+    edit("params.yaml", "groups: {}", "groups: {a-b: {classes: [1]}}")
+    evaluate.main()
+    (evaluated / "params.yaml").write_text((evaluated / "params.yaml").read_text() + "# <script>alert(1)</script>\n")
+    text = write()
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert "a-b</th>" in text
+
+
+def many_classes(classes, heads=8, seed=0):
+    """Results as of so many classes, made up."""
+    rng = np.random.default_rng(seed)
+    counts = rng.permutation(np.maximum((500 * 0.01 ** (np.arange(classes) / (classes - 1))).astype(int), 1))
+    labels = np.repeat(np.arange(classes), 5)
+    names = ["joint", *(f"head_{place}" for place in range(heads - 1))]
+    said = {}
+    for name in names:
+        rank = rng.integers(0, 3, len(labels)).astype(np.int32)
+        predicted = np.where(rank == 0, labels, (labels + 1) % classes)
+        said[name] = outcomes.Outcome(predicted, rng.random(len(labels), np.float32), rank)
+    accuracies = {name: 100 * rng.random(classes) for name in names}
+    figures = {name: {"many": 80.0, "medium": 50.0, "few": None, "all": 61.5, "ece": {"all": 3.0}, "groups": {}} for name in names}
+    deviations = {key: rng.random(classes) for key in ("deviation", "floor", "floor_low")} | {"floor_high": np.full(classes, 0.9)}
+    by_class = {key: rng.random((4, classes)) for key in ("accuracy", "classification_ratio", "gradient_norm")}
+    curve = {"epoch": np.arange(1, 5), "loss": np.ones(4), "train_accuracy": np.ones(4), "val_accuracy": np.full(4, np.nan)}
+    x = rng.random((len(labels), 6), np.float32)
+    split = features.Features(x, labels, classes, Classifier.linear(rng.normal(size=(classes, 6)), np.zeros(classes)))
+    found = results.Results(
+        tree={"evaluate": {"many": 100, "few": 20}, "heads": dict.fromkeys(names)},
+        title="made up",
+        counts=counts,
+        names=[str(k) for k in range(classes)],
+        figures=figures,
+        accuracies=accuracies,
+        norms={name: rng.random(classes) for name in names},
+        labels=labels,
+        outcomes=said,
+        heads={"afg": Classifier(record={"beta": rng.random((41, classes)).tolist()})},
+        training=results.Training(curve, np.arange(1, 5), by_class),
+        deviations=deviations,
+    )
+    found.__dict__["features"] = {"train": split, "val": None, "test": split}  # instead of a file
+    return found
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_every_picture_draws_any_number_of_classes(classes):
+    found = many_classes(classes, heads=3)
+    for picture in report.PICTURES:
+        if picture.name == "confusion" and classes > 100:
+            with pytest.raises(style.Missing):
+                picture.draw(found)
+            continue
+        png = style.render(picture.draw, found, "light")
+        assert png.startswith(b"\x89PNG")
+        assert b"Software" not in png
+
+
+@pytest.mark.parametrize("heads", [1, 20])
+def test_every_picture_draws_any_number_of_heads(heads, tmp_path):
+    found = many_classes(10, heads)
+    about_heads = [picture for picture in report.PICTURES if picture.draw.__module__ == "pipeline.pictures.heads"]
+    for picture in about_heads:
+        if heads == 1 and picture.name == "change":
+            continue
+        (tmp_path / "p.png").write_bytes(style.render(picture.draw, found, "dark"))
+        with Image.open(tmp_path / "p.png") as image:
+            assert 300 < image.width < 2000
+            assert image.convert("RGB").getpixel((1, 1)) == (0x15, 0x18, 0x1D)  # dark
+
+
+def test_accuracy_by_tau_is_that_of_the_tau_head(evaluated):
+    """Each class's accuracy at each τ, against a classifier of w / ||w||^τ, on training images, as there are no others."""
+    found = results.read()
+    accuracies, split = _by_tau(found)
+    assert split == "training"
+    train = found.features["train"]
+    norms = np.linalg.norm(train.classifier.weight.astype(float), axis=1)
+    for place, tau in ((0, 0.0), (7, 0.7), (20, 2.0)):
+        predicted = (train.features.astype(float) @ (train.classifier.weight / norms[:, None] ** tau).T).argmax(1)
+        expected = [100 * (predicted[train.labels == k] == k).mean() for k in range(4)]
+        np.testing.assert_allclose(accuracies[place], expected, atol=1e-9)
+
+
+def test_a_running_mean_leaves_out_what_is_not_known():
+    values = np.array([1.0, np.nan, 3, 5, 7])
+    np.testing.assert_allclose(style.running_mean(values, 1), [1, 2, 4, 5, 6])
+
+
+def test_results_are_read_as_they_were_written(evaluated):
+    found = results.read()
+    with open("data/results/classes.csv") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[:8]:
+        assert found.accuracies[row["head"]][int(row["class"])] == float(row["accuracy"])
+        assert found.norms[row["head"]][int(row["class"])] == float(row["weight_norm"])
+    assert found.training.by_class["accuracy"].shape == (3, 4)
+    assert found.order.tolist() == [0, 1, 2, 3]
+
+
+def test_results_of_an_earlier_version_are_refused(evaluated):
+    for path in (evaluated / "data/results/heads").glob("*.json"):
+        path.write_text('{"many": 1.0, "medium": 1.0, "few": 1.0, "all": 1.0, "micro": 1.0, "selected_on": "nothing"}')
+    with pytest.raises(InputError, match="data/results: made by an earlier version; run `dvc repro evaluate`"):
+        results.read()
+
+
+def test_a_column_s_text_is_what_its_value_is():
+    column = page.Column("x", "x", "x")
+    assert [page._text(value, column) for value in (None, 3.14159, 1234567, {"tau": 0.7})] == ["–", "3.14", "1,234,567", "tau 0.7"]

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pipeline import metrics
-from pipeline.pictures.style import Missing, by_size, colour, over_classes, panels
+from pipeline.pictures.style import Missing, by_size, colour, over_classes, panels, stroke
 from pipeline.search import GRID, judges
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def change(found: Results) -> Figure:
         if window == 1:
             axis.bar(np.arange(found.classes), np.nan_to_num(difference), color=np.where(difference < 0, colour(1), colour(0)))
         else:
-            over_classes(axis, difference, "-", color=colour(0))
+            over_classes(axis, difference, color=colour(0))
         by_size(axis, found, label=False)
         mean = np.nanmean(difference)
         axis.set_title(f"{name}: {mean:+.1f} on average")
@@ -69,9 +69,9 @@ def norms(found: Results) -> Figure:
     """Norm of each class's weights, of the mean norm of its head, classes sorted by size (Kang et al. 2020, figure 2, left)."""
     figure = Figure(figsize=(6.4, 3.6))
     axes = figure.subplots()
-    for name, values in found.norms.items():
+    for place, (name, values) in enumerate(found.norms.items()):
         if np.isfinite(values).any() and np.nanmean(values) > 0:
-            over_classes(axes, (values / np.nanmean(values))[found.order], "", label=name)
+            over_classes(axes, (values / np.nanmean(values))[found.order], label=name, **stroke(place))
     by_size(axes, found)
     axes.set_ylabel("weight norm / mean over classes")
     axes.set_ylim(0, None)

@@ -21,7 +21,7 @@ COLOURS = {
     "dark": ["#56b4e9", "#ff9248", "#2ecc9b", "#f0a3cc", "#f5c242", "#8fb7ff", "#b5b5b5"],
 }
 GROUND = {"light": ("#ffffff", "#1f2328", "#d7dbe0"), "dark": ("#15181d", "#e4e7eb", "#3a404a")}  # page, text, lines
-STYLES = ["-", "--", "-.", ":"]  # beyond seven lines, the next style of stroke
+STROKES = ["-", "--", "-.", ":"]
 
 
 class Missing(Exception):
@@ -32,12 +32,17 @@ class Missing(Exception):
 def theme(name: str) -> Iterator[None]:
     """Draw for a `light` or a `dark` page."""
     page, text, lines = GROUND[name]
-    cycle = mpl.cycler(linestyle=STYLES) * mpl.cycler(color=COLOURS[name])
     settings = {
         **{f"{kind}.facecolor": page for kind in ("figure", "axes", "savefig", "legend")},
         **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color", "legend.labelcolor"), text),
         **dict.fromkeys(("axes.edgecolor", "grid.color", "legend.edgecolor"), lines),
-        **{"axes.prop_cycle": cycle, "axes.grid": True, "axes.axisbelow": True, "grid.linewidth": 0.6, "lines.linewidth": 1.6},
+        **{
+            "axes.prop_cycle": mpl.cycler(color=COLOURS[name]),
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.linewidth": 0.6,
+            "lines.linewidth": 1.6,
+        },
         **{"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "axes.titlesize": 9.5, "legend.framealpha": 0.9},
         **{"font.family": "DejaVu Sans", "figure.constrained_layout.use": True, "savefig.dpi": 150, "legend.fontsize": 8},
     }
@@ -72,6 +77,11 @@ def colour(place: int) -> str:
     return mpl.rcParams["axes.prop_cycle"].by_key()["color"][place % len(COLOURS["light"])]
 
 
+def stroke(place: int) -> dict[str, object]:
+    """Colour and stroke of the place-th of many lines: 28 that differ, neighbours in both, so that one on the other lets it be seen."""
+    return {"color": colour(place), "linestyle": STROKES[place % len(STROKES)]}
+
+
 def by_size(axes: Axes, found: Results, label: bool = True) -> None:
     """The x axis of classes sorted by training images, with the borders between many, medium and few."""
     counts = found.counts[found.order]
@@ -88,14 +98,14 @@ def by_size(axes: Axes, found: Results, label: bool = True) -> None:
         axes.set_xlabel("classes from the largest to the smallest, by training images")
 
 
-def over_classes(axes: Axes, values: np.ndarray, line: str, **others: object) -> None:
+def over_classes(axes: Axes, values: np.ndarray, **look: object) -> None:
     """Values (c,) of sorted classes: a line with points for few classes; for many, faint points and their running mean."""
     window = max(len(values) // 40, 1)
     at = np.arange(len(values))
     if window == 1:
-        axes.plot(at, values, line, marker="o", markersize=3, **others)
+        axes.plot(at, values, marker="o", markersize=3, **look)
         return
-    (drawn,) = axes.plot(at, running_mean(values, window), line, **others)
+    (drawn,) = axes.plot(at, running_mean(values, window), **look)
     axes.plot(at, values, ".", markersize=2, alpha=0.25, color=drawn.get_color(), zorder=1)
 
 

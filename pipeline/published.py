@@ -1,0 +1,164 @@
+"""Our numbers beside those of the papers (data/reproduction/published.csv), with what differs in protocol.
+
+A published number is the counterpart of ours if data set, imbalance, loss, mixing, re-weighting, sampler and kind of head are the same,
+and so is what its column `parameters` lists. Columns `protocol` (stated in the paper) and `inferred` (from the code that it builds on)
+list what else it was made with: where ours differs it is named, with a question mark if inferred. Keys are those of params.yaml;
+`head.epochs` is that of the head at hand.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline import params, tables
+from pipeline.files import InputError
+from pipeline.rows import Row, differing
+from pipeline.tables import Cell, Table
+
+FILE = Path("data/reproduction/published.csv")
+PAPERS = {"mfw": "MFW", "decoupling": "Kang", "glag": "GLAG"}
+MODELS = {"heads": "Head", "losses": "Loss", "mixing": "Mixing", "reweighting": "Reweighting"}  # where defaults are
+SPLITS = ("all", "many", "medium", "few", "top5")
+SAME = {
+    "data.name": "data",
+    "data.imbalance": "imbalance",
+    "data.ratio": "ratio",
+    "train.loss": "loss",
+    "train.mix": "mix",
+    "train.reweight": "reweight",
+    "train.sampler": "sampler",
+}  # parameter: its column
+
+
+class Number(NamedTuple):
+    """A published number: the file's row, and its lists of parameters, parsed."""
+
+    row: dict[str, str]
+    parameters: dict[str, str]
+    protocol: dict[str, str]
+    inferred: dict[str, str]
+
+
+def read(path: Path = FILE) -> list[Number]:
+    """All published numbers.
+
+    Raises
+    ------
+    InputError
+        If the file is missing.
+    """
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; `git checkout {path}` brings it back") from None
+    return [Number(row, *(pairs(row[column]) for column in ("parameters", "protocol", "inferred"))) for row in rows]
+
+
+def pairs(text: str) -> dict[str, str]:
+    """`key=value;key=value` as a mapping."""
+    return dict(part.split("=", 1) for part in text.split(";") if part)
+
+
+def compare(rows: list[Row]) -> tuple[Table, list[dict[str, Any]]]:
+    """The table of rows that have counterparts, and the same for machines.
+
+    Raises
+    ------
+    InputError
+        If none has one.
+    """
+    numbers = read()
+    names = differing(rows)
+    lines, records = [], []
+    for row in rows:
+        for number in sorted(filter(lambda number: counterpart(row, number), numbers), key=order):
+            split, theirs = number.row["split"], float(number.row["value"])
+            values = row.values(split)
+            if not len(values):
+                continue
+            where = f"{PAPERS[number.row['paper']]}, {'table ' * number.row['table'].isdigit()}{number.row['table']}"
+            remarks = [*flags(row, number), *filter(None, [number.row["note"]])]
+            mean, std = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
+            records.append(
+                {name: row.parameters.get(name) for name in names}
+                | {"head": row.head, "split": split, "mean": round(mean, 4), "std": std and round(std, 4), "n": len(values)}
+                | {"published": theirs, "difference": round(mean - theirs, 4), "paper": number.row["paper"], "table": number.row["table"]}
+                | {"method": number.row["method"], "remarks": "; ".join(remarks)}
+            )
+            shown = [*(tables.text(row.parameters.get(name)) for name in names), row.head, split, tables.mean_std(values), str(len(values))]
+            shown += [number.row["value"], tables.signed(mean - theirs), where, number.row["method"], "; ".join(remarks)]
+            lines.append([Cell(text) for text in shown])
+    if not lines:
+        known = dict.fromkeys(f"{n.row['data']} {n.row['imbalance']} {n.row['ratio']}".strip() for n in numbers if n.row["head"])
+        raise InputError(
+            f"{FILE}: has no counterpart of these runs, with their data, loss, mixing, sampler and head; it has {', '.join(known)}"
+        )
+    columns = [
+        *names,
+        "head",
+        "split",
+        "ours",
+        "n",
+        "theirs",
+        "ours − theirs",
+        "where",
+        "method",
+        "ours ≠ theirs (? inferred); remarks",
+    ]
+    numeric = [False] * (len(names) + 2) + [True] * 4 + [False] * 3
+    return Table("test results beside published ones, in percent", columns, numeric, lines, []), records
+
+
+def order(number: Number) -> tuple[Any, ...]:
+    return number.row["paper"], number.row["table"], SPLITS.index(number.row["split"])
+
+
+def counterpart(row: Row, number: Number) -> bool:
+    """Whether a published number is of the same data, stage one and kind of head."""
+    if not number.row["loss"] or not number.row["head"] or number.row["head"] != value(row, "head.kind"):
+        return False
+    wanted = {key: number.row[column] for key, column in SAME.items() if number.row[column]} | number.parameters
+    return all(equal(value(row, key), text) for key, text in wanted.items())
+
+
+def flags(row: Row, number: Number) -> list[str]:
+    """What of ours differs from the protocol of a published number."""
+    found = []
+    for stated, mark in ((number.protocol, ""), (number.inferred, "?")):
+        for key, text in stated.items():
+            ours = value(row, key)
+            if ours is not None and not equal(ours, text):
+                name = key.replace(".", " ") if key.startswith("head.") else key.rsplit(".", 1)[-1]
+                found.append(f"{name} {tables.text(ours)} ≠ {text}{mark}")
+    if value(row, "data.val") == "reserve":
+        found.append(f"{value(row, 'data.val_per_class')} images a class kept from training for validation")
+    groups = value(row, "evaluate.many"), value(row, "evaluate.few")
+    if number.row["split"] in ("many", "medium", "few") and groups != (100, 20):
+        found.append(f"many > {groups[0]}, few < {groups[1]} ≠ 100, 20")
+    return found
+
+
+def value(row: Row, key: str) -> Any:
+    """One of our parameters, or else its default; None for what this row does not depend on."""
+    name = f"heads.{row.head}.{key.removeprefix('head.')}" if key.startswith("head.") else key
+    if name in row.parameters:
+        return row.parameters[name]
+    section, _, rest = name.partition(".")
+    kind = {"heads": f"heads.{row.head}.kind", "losses": "train.loss", "mixing": "train.mix", "reweighting": "train.reweight"}.get(section)
+    method, field = row.parameters.get(kind or ""), rest.rpartition(".")[2]
+    if method is None or (section != "heads" and rest.partition(".")[0] != method) or method not in params.known(section):
+        return None
+    fields = getattr(params.method(section, method, kind or ""), MODELS[section]).model_fields
+    return fields[field].default if field in fields else None
+
+
+def equal(ours: Any, text: str) -> bool:
+    """Whether a parameter has the value that a text says: as numbers where both are."""
+    try:
+        return bool(np.isclose(float(tables.text(ours)), float(text)))
+    except (TypeError, ValueError):
+        return tables.text(ours) == text

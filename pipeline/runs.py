@@ -1,0 +1,199 @@
+"""Finished runs to compare: experiments and commits of this repository, or folders in which the pipeline has run.
+
+Of an experiment, git holds dvc.lock and the small results, and DVC's cache the predictions. Experiments are read from git's references
+`refs/exps/BASELINE/NAME`, where DVC documents that it keeps them, with one `git cat-file` for all: `dvc exp show` takes seconds and does
+not say which stage used which parameter, `dvc.lock` does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+
+from pipeline import params
+from pipeline.files import InputError, md5
+
+RESULTS = "data/results/heads"
+METRICS = "data/results/metrics.json"
+PREDICTIONS = "data/predictions.h5"
+
+
+class Run(NamedTuple):
+    """One pass through the pipeline.
+
+    name : of the experiment, branch or folder
+    lock : content of dvc.lock, which holds what each stage used; None where DVC did not run it
+    tree : content of params.yaml where there is no lock
+    figures : content of data/results/heads/NAME.json by head, in the order of params.yaml
+    predictions : the file that holds them, which may be missing
+    """
+
+    name: str
+    lock: dict[str, Any] | None
+    tree: dict[str, Any] | None
+    figures: dict[str, dict[str, Any]]
+    predictions: Path
+
+
+def find(wanted: list[str]) -> list[Run]:
+    """The runs that the command line names: folders, experiments (`ce-*`) or commits; all experiments, HEAD and the workspace if none.
+
+    Raises
+    ------
+    InputError
+        If a name fits nothing, a folder or commit has no results, or there is no run at all.
+    """
+    if not wanted:
+        return everything()
+    found: dict[str, Run] = {}
+    for name in wanted:
+        if Path(name).is_dir():
+            found[name] = folder(Path(name))
+        else:
+            found |= {run.name: run for run in from_git(matching(name))}
+    return list(found.values())
+
+
+def everything() -> list[Run]:
+    """All experiments in the order they were made, the current commit, and the workspace where it has results."""
+    found = []
+    if git("rev-parse", "--verify", "--quiet", "HEAD"):
+        found = from_git(experiments() | {git("rev-parse", "--abbrev-ref", "HEAD").strip(): "HEAD"})
+    if any(Path(RESULTS).glob("*.json")):
+        found.append(folder(Path()))
+    if not found:
+        raise InputError("no results to compare: `dvc repro` makes the first, `dvc exp run -S train.loss=graloss` more; or name folders")
+    return found
+
+
+def matching(pattern: str) -> dict[str, str]:
+    """Commits by name: the experiments that a name or a pattern like `ce-*` fits, or else the commit that git knows by it."""
+    known = experiments()
+    fitting = {name: commit for name, commit in known.items() if fnmatchcase(name, pattern)}
+    if not fitting and git("rev-parse", "--verify", "--quiet", f"{pattern}^{{commit}}"):
+        fitting = {pattern: pattern}
+    if not fitting:
+        raise InputError(f"{pattern}: no such folder, experiment or commit; experiments: {', '.join(known) or 'none'}")
+    return fitting
+
+
+def experiments() -> dict[str, str]:
+    """Commit of each experiment by its name, oldest first; of two with one name (from two commits) both, the later as NAME@BASELINE."""
+    found: dict[str, str] = {}
+    for line in git("for-each-ref", "--sort=creatordate", "--format=%(objectname) %(refname)", "refs/exps").splitlines():
+        if match := re.fullmatch(r"(\w+) refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)", line):  # others are DVC's own bookkeeping
+            commit, start, rest, name = match.groups()
+            found[name if name not in found else f"{name}@{(start + rest)[:7]}"] = commit
+    return found
+
+
+def from_git(commits: dict[str, str]) -> list[Run]:
+    """Runs at commits, given by name; a commit without results is left out, unless it is the only one."""
+    texts = blobs([f"{commit}:./dvc.lock" for commit in commits.values()])
+    locks = {name: lock for name, text in zip(commits, texts, strict=True) if (lock := parse(text))}
+    where = [(name, head) for name, lock in locks.items() for head in head_names(lock)]
+    texts = blobs([f"{commits[name]}:./{RESULTS}/{head}.json" for name, head in where])
+    figures: dict[str, dict[str, Any]] = {name: {} for name in locks}
+    for (name, head), text in zip(where, texts, strict=True):
+        if text:
+            figures[name][head] = json.loads(text)
+    if len(commits) == 1 and not any(figures.values()):
+        raise InputError(f"{next(iter(commits))}: has no results in git ({RESULTS}); run `dvc repro` there and commit")
+    return [Run(name, lock, None, figures[name], cached(lock)) for name, lock in locks.items() if figures[name]]
+
+
+def folder(path: Path) -> Run:
+    """The run whose files lie in a folder.
+
+    dvc.lock tells its parameters, if these results are those that it records, and else params.yaml: somebody ran stages by hand.
+    """
+    name = "workspace" if path == Path() else path.as_posix().rstrip("/")
+    found = {file.stem: read_json(file) for file in sorted((path / RESULTS).glob("*.json"))}
+    if not found:
+        raise InputError(f"{name}: has no {RESULTS}/*.json; it should be a folder in which `evaluate` has run")
+    lock = parse((path / "dvc.lock").read_text(encoding="utf-8")) if (path / "dvc.lock").exists() else None
+    if lock and not recorded(lock, path / METRICS):
+        lock = None
+    tree = None if lock else params.read(path / "params.yaml")
+    for section in () if lock else ("seed", "data", "train", "extract", "heads"):
+        if not isinstance(tree.get(section), dict):
+            raise InputError(f"{name}: its params.yaml has no section {section!r}, so what made its results is unknown")
+    names = head_names(lock) if lock else [*tree.get("heads", {}), *(tree.get("evaluate", {}).get("ensembles") or {})]
+    return Run(name, lock, tree, {head: found[head] for head in names if head in found}, path / PREDICTIONS)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a head's results."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}); run `dvc repro evaluate` in its folder") from None
+
+
+def head_names(lock: dict[str, Any]) -> list[str]:
+    """Names of the heads and ensembles that `evaluate` judged."""
+    used = lock["stages"]["evaluate"]["params"]["params.yaml"]
+    return [*used["heads"], *(used["evaluate"].get("ensembles") or {})]
+
+
+def parse(text: str | None) -> dict[str, Any] | None:
+    """Content of a dvc.lock; None for one in which `evaluate` has not run."""
+    content = YAML(typ="safe").load(text) if text else None
+    judged = content.get("stages", {}).get("evaluate", {}) if content else {}
+    return content if {"evaluate", "heads"} <= judged.get("params", {}).get("params.yaml", {}).keys() else None
+
+
+def outs(lock: dict[str, Any]) -> dict[str, str]:
+    """md5 of what `evaluate` wrote, by path."""
+    return {out["path"]: out["md5"] for out in lock["stages"]["evaluate"]["outs"]}
+
+
+def recorded(lock: dict[str, Any], metrics: Path) -> bool:
+    """Whether a run's metrics are those of its dvc.lock."""
+    return metrics.exists() and outs(lock).get(METRICS) == md5(metrics)
+
+
+def cached(lock: dict[str, Any]) -> Path:
+    """Where DVC's cache keeps the predictions that a dvc.lock records."""
+    digest = outs(lock).get(PREDICTIONS, "missing")
+    return cache_folder() / "files" / "md5" / digest[:2] / digest[2:]
+
+
+@cache
+def cache_folder() -> Path:
+    """DVC's cache, which a user may have put anywhere: only DVC itself knows."""
+    done = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True)
+    return Path(done.stdout.strip() or ".dvc/cache")
+
+
+def git(*command: str) -> str:
+    """What a git command prints; nothing where it fails, as outside a repository."""
+    try:
+        return subprocess.run(["git", *command], capture_output=True, text=True).stdout
+    except FileNotFoundError:
+        return ""
+
+
+def blobs(names: list[str]) -> list[str | None]:
+    """Texts of files in git, named `COMMIT:./PATH`; None for one that is not there."""
+    if not names:
+        return []
+    output = subprocess.run(["git", "cat-file", "--batch"], input="\n".join(names).encode() + b"\n", capture_output=True, check=True).stdout
+    texts: list[str | None] = []
+    for _ in names:
+        header, _, output = output.partition(b"\n")
+        if header.endswith(b" missing"):
+            texts.append(None)
+            continue
+        size = int(header.rsplit(b" ", 1)[1])
+        texts.append(output[:size].decode())
+        output = output[size + 1 :]
+    return texts

@@ -1,0 +1,47 @@
+"""`compare` on experiments that DVC ran: three seeds of three losses, figures against numpy."""
+
+import csv
+import io
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from tests.test_dvc import clone, commit, run
+
+HEADS = ("joint", "crt", "tau", "ncm")
+LOSSES = ("ce", "graloss", "balanced_softmax")
+
+
+@pytest.mark.slow
+def test_three_seeds_of_three_losses(tmp_path):
+    project = clone(tmp_path)
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(re.sub(r"  (lws|afg|logit_adjust): \{kind.*\n", "", text))  # fewer heads, to be quick
+    run(project, "dvc", "repro")
+    commit(project)
+    for loss in LOSSES:
+        for seed in range(3):
+            seeds = [part for name in ("subset", "train", "heads") for part in ("-S", f"seed.{name}={seed}")]
+            run(project, "dvc", "exp", "run", "-n", f"{loss}-{seed}", "-S", f"train.loss={loss}", *seeds)
+    lines = run(project, "git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines()
+    commits = {line.split()[0].rsplit("/", 1)[1]: line.split()[1] for line in lines}
+
+    rows = list(csv.DictReader(io.StringIO(run(project, sys.executable, "-m", "pipeline.compare", "--format", "csv"))))
+    assert [(row["train.loss"], row["head"]) for row in rows] == [(loss, head) for loss in LOSSES for head in HEADS]
+    for row in rows:
+        names = [f"{row['train.loss']}-{seed}" for seed in range(3)]
+        assert row["runs"] == " ".join(names)  # the workspace and the first run are among these, and count once
+        files = [f"{commits[name]}:data/results/heads/{row['head']}.json" for name in names]
+        found = [json.loads(run(project, "git", "show", file)) for file in files]
+        for column in ("many", "medium", "few", "all"):
+            values = [figures[column] for figures in found]
+            assert float(row[f"{column}_mean"]) == pytest.approx(np.mean(values), abs=1e-4)
+            assert float(row[f"{column}_std"]) == pytest.approx(np.std(values, ddof=1), abs=1e-4)
+        if row["head"] != "joint":
+            assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])  # predictions come from DVC's cache
+
+    printed = run(project, sys.executable, "-m", "pipeline.compare", "*-1", "--heads", "crt").splitlines()
+    assert len(printed) == 5 and "±" not in "".join(printed)

@@ -35,7 +35,7 @@ examples:
 def main() -> None:
     options = arguments()
     found = runs.find(options.runs)
-    results = [result for run in found for result in settings.results(run)]
+    results = [result for run in found for result in settings.results(run, options.columns)]
     notes = incomplete(found, results)
     rows = group(results)
     heads = list(dict.fromkeys(row.head for row in rows))
@@ -44,7 +44,7 @@ def main() -> None:
             raise InputError(f"--heads {head}: no run has such a head; known: {', '.join(heads)}")
     shown = [row for row in rows if row.head in (options.heads or heads)]
     if options.published:
-        table, records = published.compare(shown)
+        table, records = published.compare(shown, notes)
     else:
         check_columns(options.columns, shown)
         names = differing(shown)

@@ -8,20 +8,20 @@ results as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from pipeline import features, metrics, outcomes, params
 from pipeline.classifier import Classifier
-from pipeline.files import InputError, interruptible, write_csv, write_json
-from pipeline.outcomes import Outcome
+from pipeline.files import InputError, interruptible, md5, write_csv, write_json
+from pipeline.judging import Result, judge, splits, table
 
 HEADS = Path("data/heads")
 RESULTS = Path("data/results")
+PROVENANCE = RESULTS / "provenance.json"
 
 
 class Group(params.Params):
@@ -53,15 +53,6 @@ class Evaluate(params.Params):
         return self
 
 
-class Result(NamedTuple):
-    """The result of a head or an ensemble: figures (percent), accuracy and weight norm of each class (c,), what it said."""
-
-    figures: dict[str, Any]
-    accuracies: np.ndarray
-    norms: np.ndarray
-    outcome: Outcome
-
-
 @interruptible("evaluate: stopped; run it again")
 def main() -> None:
     tree = params.read()
@@ -78,7 +69,8 @@ def main() -> None:
         outcome = outcomes.of_vote(classifiers, test) if len(names) > 1 else outcomes.of_head(classifiers[0], test)
         results[name] = judge(outcome, classifiers, test, counts, members, evaluate.shifts)
     write(results, test.labels, counts)
-    print(f"evaluate: {path}, {test.classes} classes, {len(test.labels):,} test images -> {RESULTS}/, {outcomes.FILE}")
+    write_json(PROVENANCE, provenance(path, evaluate, list(heads)))
+    print(f"evaluate: {path}, {test.classes} classes, {len(test.labels):,} test images on cpu -> {RESULTS}/, {outcomes.FILE}")
     print(table(results, members))
 
 
@@ -93,14 +85,14 @@ def read_params(tree: dict[str, Any]) -> Evaluate:
     evaluate = params.section(tree, "evaluate", Evaluate)
     names = params.head_names(tree)
     for group in evaluate.groups:
-        params.check_name(group, "evaluate.groups")
+        params.check_name(group, "evaluate.groups", "a group")
         if group in (*metrics.GROUPS, "all"):
             raise InputError(f"params.yaml: evaluate.groups.{group}: there is a group of that name; choose another")
     for ensemble, voters in evaluate.ensembles.items():
         where = f"params.yaml: evaluate.ensembles.{ensemble}"
         if ensemble in names:
             raise InputError(f"{where}: there is a head of that name; choose another")
-        params.check_name(ensemble, "evaluate.ensembles")
+        params.check_name(ensemble, "evaluate.ensembles", "an ensemble")
         if len(voters) < 2 or len(set(voters)) < len(voters):
             raise InputError(f"{where}: expected two or more different heads, got {', '.join(voters) or 'none'}")
         for name in voters:
@@ -135,51 +127,13 @@ def members_of(evaluate: Evaluate, counts: np.ndarray, path: Path) -> dict[str, 
     return members
 
 
-def provenance(classifiers: Iterable[Classifier]) -> dict[str, Any]:
-    """What chose the parameters behind a result that params.yaml does not give, and what was chosen, where a head says so."""
-    records = [classifier.record for classifier in classifiers]
-    splits = sorted({record.get("selected_on", "nothing") for record in records} - {"nothing"})
-    about = {"selected_on": " + ".join(splits) or "nothing"}
-    if len(records) == 1 and "chosen" in records[0]:
-        about["chosen"] = records[0]["chosen"]
-    return about
+def provenance(path: Path, evaluate: Evaluate, heads: list[str]) -> dict[str, Any]:
+    """What the results are results of: the features' file, the parameters, and the MD5 of each head's classifier.
 
-
-def judge(
-    outcome: Outcome,
-    classifiers: list[Classifier],
-    test: features.Features,
-    counts: np.ndarray,
-    members: dict[str, np.ndarray],
-    shifts: list[int],
-) -> Result:
-    """All figures of what classifiers (one, or those that vote) said.
-
-    In order: accuracy by group, over all classes and images; the user's groups; then those of pipeline/metrics.py; how many numbers were
-    fitted; and what chose them.
+    With it, who reads the results later can tell whether what lies beside them still belongs to them.
     """
-    labels, (predicted, confidence, rank) = test.labels, outcome
-    accuracies, right = metrics.per_class_accuracy(labels, predicted, test.classes), rank == 0
-    by_group = {name: metrics.mean(accuracies[mask]) for name, mask in members.items()}
-    figures = {
-        **{name: by_group[name] for name in metrics.GROUPS},
-        "all": metrics.mean(accuracies),
-        "micro": metrics.micro(labels, predicted),
-        "top5": metrics.top_k(labels, rank, test.classes),
-        **metrics.spread(accuracies),
-        "macro_f1": metrics.macro_f1(labels, predicted, test.classes),
-        "ece": {
-            "all": metrics.ece(confidence, right),
-            **{name: metrics.ece(confidence[mask[labels]], right[mask[labels]]) for name, mask in members.items()},
-        },
-        "forward": {str(ratio): metrics.shifted(accuracies, counts, ratio) for ratio in shifts},
-        "backward": {str(ratio): metrics.shifted(accuracies, counts, ratio, backward=True) for ratio in shifts},
-        "groups": {name: value for name, value in by_group.items() if name not in metrics.GROUPS},
-        "parameters": sum(classifier.parameters for classifier in classifiers),
-        **provenance(classifiers),
-    }
-    norms = classifiers[0].norms if len(classifiers) == 1 else np.full(test.classes, np.nan)
-    return Result(figures, accuracies, norms, outcome)
+    classifiers = {name: md5(HEADS / f"{name}.safetensors") for name in heads}
+    return {"features": path.as_posix(), "evaluate": evaluate.model_dump(), "classifiers": classifiers}
 
 
 def write(results: dict[str, Result], labels: np.ndarray, counts: np.ndarray) -> None:
@@ -199,7 +153,7 @@ def write(results: dict[str, Result], labels: np.ndarray, counts: np.ndarray) ->
             "rank": place[k],
             "train_images": counts[k],
             "accuracy": round(accuracy, 2),
-            "weight_norm": None if np.isnan(norm) else round(norm, 6),
+            "weight_norm": None if np.isnan(norm) else f"{norm:.6g}",
         }
         for name, result in results.items()
         for k, (accuracy, norm) in enumerate(zip(result.accuracies.tolist(), result.norms.tolist(), strict=True))
@@ -213,27 +167,6 @@ def write(results: dict[str, Result], labels: np.ndarray, counts: np.ndarray) ->
         if old.stem not in results:
             old.unlink()
     write_json(RESULTS / "metrics.json", {name: result.figures["all"] for name, result in results.items()})
-
-
-def splits(result: Result) -> dict[str, float | None]:
-    """Accuracy over all classes and by group, the user's groups last."""
-    return {split: result.figures[split] for split in ("all", *metrics.GROUPS)} | result.figures["groups"]
-
-
-def table(results: dict[str, Result], members: dict[str, np.ndarray]) -> str:
-    """What the terminal shows: accuracy in percent, means over classes; the best of each column is starred."""
-    columns = [*members, "all"]
-    cells = {name: splits(result) for name, result in results.items()}
-    best = {c: max((row[c] for row in cells.values() if row[c] is not None), default=None) for c in columns}
-    sizes = {name: f"{name} ({mask.sum()})" for name, mask in members.items()} | {"all": f"all ({len(members['many'])})"}
-    width = max(len("head"), *map(len, results))
-    widths = {c: max(12, len(sizes[c])) for c in columns}
-    lines = [f"{'head':{width}}  " + "  ".join(f"{sizes[c]:>{widths[c]}}" for c in columns) + "  selected on"]
-    for name, row in cells.items():
-        shown = {c: "–" if row[c] is None else f"{row[c]:.2f}{'*' if row[c] == best[c] else ' '}" for c in columns}
-        line = "  ".join(f"{shown[c]:>{widths[c]}}" for c in columns)
-        lines.append(f"{name:{width}}  {line}  {results[name].figures['selected_on']}")
-    return "\n".join(["test accuracy in percent, mean over classes (number of classes), * best", *lines])
 
 
 if __name__ == "__main__":

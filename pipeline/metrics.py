@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import gmean, hmean, rankdata
 
 GROUPS = ("many", "medium", "few")
 FLOOR = 0.1  # percent: what a class of lower accuracy counts as in harmonic and geometric mean, which one class at 0 would make 0
@@ -47,7 +46,8 @@ def spread(accuracies: np.ndarray) -> dict[str, float]:
     """
     tested = accuracies[np.isfinite(accuracies)]
     floored = np.maximum(tested, FLOOR)
-    return {"worst": _figure(tested.min()), "harmonic": _figure(hmean(floored)), "geometric": _figure(gmean(floored))}
+    harmonic, geometric = 1 / (1 / floored).mean(), np.exp(np.log(floored).mean())
+    return {"worst": _figure(tested.min()), "harmonic": _figure(harmonic), "geometric": _figure(geometric)}
 
 
 def micro(labels: np.ndarray, predicted: np.ndarray) -> float:
@@ -99,10 +99,12 @@ def shifted(accuracies: np.ndarray, class_counts: np.ndarray, ratio: float, back
     """Accuracy to expect on a long-tailed test set, from accuracies (c,) on any other, by weighing classes (Hong et al. 2021, LADE).
 
     Forward, class sizes fall exponentially from the class with most training images to the one with fewest, the first `ratio` times the
-    last; backward they rise. Classes of equal training size weigh the same; NaN accuracies are left out.
+    last; backward they rise. Classes of equal training size share what their places have; NaN accuracies are left out.
     """
-    rank = rankdata(class_counts if backward else -class_counts) - 1  # 0 for the largest class of the test set
-    weights = float(ratio) ** (-rank / max(len(rank) - 1, 1))
+    weights = np.empty(len(class_counts))
+    weights[np.argsort(class_counts if backward else -class_counts)] = np.geomspace(1, 1 / ratio, len(class_counts))
+    _, same = np.unique(class_counts, return_inverse=True)
+    weights = (np.bincount(same, weights) / np.bincount(same))[same]
     tested = np.isfinite(accuracies)
     return _figure(np.average(accuracies[tested], weights=weights[tested]))
 

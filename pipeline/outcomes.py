@@ -40,7 +40,7 @@ def of_head(classifier: Classifier, test: Features) -> Outcome:
         scores = classifier.scores(x[rows])
         return scores, 1 / np.exp(scores - scores.max(1, keepdims=True)).sum(1)
 
-    return _collect(said, test)
+    return _collect(said, test, classifier.absent)
 
 
 def of_vote(voters: list[Classifier], test: Features) -> Outcome:
@@ -51,18 +51,24 @@ def of_vote(voters: list[Classifier], test: Features) -> Outcome:
         mean = sum(softmax(voter.scores(x[rows]), axis=1) for voter, x in zip(voters, inputs, strict=True)) / len(voters)
         return mean, mean.max(1)
 
-    return _collect(said, test)
+    never = [np.zeros(test.classes, bool) if voter.absent is None else voter.absent for voter in voters]
+    return _collect(said, test, np.logical_and.reduce(never))
 
 
-def _collect(said: Callable[[slice], tuple[np.ndarray, np.ndarray]], test: Features) -> Outcome:
-    """The outcome from scores (b, c) and confidence (b,) of a block of rows; of equal scores the lowest class comes first, as in argmax."""
+def _collect(said: Callable[[slice], tuple[np.ndarray, np.ndarray]], test: Features, absent: np.ndarray | None) -> Outcome:
+    """The outcome from scores (b, c) and confidence (b,) of a block of rows; of equal scores the lowest class comes first, as in argmax.
+
+    absent : (c,) bool, classes that are never predicted: such a right class ranks last
+    """
     step, blocks = max(BLOCK // test.classes, 1), []
     for start in range(0, len(test.labels), step):
         rows = slice(start, start + step)
         (scores, confidence), right = said(rows), test.labels[rows, None]
         own = np.take_along_axis(scores, right, axis=1)
-        above = (scores > own).sum(1) + ((scores == own) & (np.arange(test.classes) < right)).sum(1)
-        blocks.append((scores.argmax(1), confidence.astype(np.float32), above.astype(np.int32)))
+        rank = (scores > own).sum(1) + ((scores == own) & (np.arange(test.classes) < right)).sum(1)
+        if absent is not None:
+            rank[absent[right[:, 0]]] = test.classes
+        blocks.append((scores.argmax(1), confidence.astype(np.float32), rank.astype(np.int32)))
     return Outcome(*map(np.concatenate, zip(*blocks, strict=True)))
 
 
@@ -85,9 +91,12 @@ def read(path: Path = FILE) -> tuple[np.ndarray, dict[str, Outcome]]:
     """
     try:
         with h5py.File(path, "r") as file:
+            labels = file["labels"][()]
             heads = {name: Outcome(*(head[field][()] for field in Outcome._fields)) for name, head in file["heads"].items()}
-            return file["labels"][()], heads
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run `dvc repro evaluate`") from None
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path}: not a complete file of predictions ({error}); run `dvc repro evaluate`") from None
+    if any(array.shape != labels.shape for outcome in heads.values() for array in outcome):
+        raise InputError(f"{path}: not a complete file of predictions (arrays of different lengths); run `dvc repro evaluate`")
+    return labels, heads

@@ -63,7 +63,7 @@ LAST = (
 def html(found: Results, drawn: list[Drawn], missing: list[tuple[str, str]], provenance: Provenance) -> str:
     """The page as text; it needs nothing beside it."""
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
-    seconds = {Path(artefact.path).stem: artefact.seconds for artefact in provenance.artefacts}
+    seconds = {artefact.stage.removeprefix("head@"): artefact.seconds for artefact in provenance.artefacts if "@" in artefact.stage}
     shown = columns(found)
     return environment.get_template("page.html").render(
         title=found.title,
@@ -87,7 +87,7 @@ def columns(found: Results) -> list[Column]:
     shifts = [
         Column(f"{way}.{ratio}", f"{way} {ratio}", f"accuracy to expect on a long-tailed test set of ratio {ratio}, {sizes}")
         for way, sizes in (("forward", "with the training set's order of sizes"), ("backward", "with the opposite order"))
-        for ratio in list(first[way])[-1:]
+        for ratio in sorted(first[way], key=float)[-1:]
     ]
     return [*COLUMNS[:4], *own, *COLUMNS[4:], *shifts, *LAST]
 
@@ -97,7 +97,7 @@ def rows(found: Results, shown: list[Column], seconds: dict[str, float | None]) 
     values = {}
     for name, figures in found.figures.items():
         all_figures = {**figures, "seconds": seconds.get(name)}
-        values[name] = [_at(all_figures, column.key) for column in shown]
+        values[name] = [params.find(all_figures, column.key) for column in shown]
     best = []
     for place, column in enumerate(shown):
         known = [row[place] for row in values.values() if row[place] is not None]
@@ -113,13 +113,6 @@ def rows(found: Results, shown: list[Column], seconds: dict[str, float | None]) 
         }
         for name, row in values.items()
     ]
-
-
-def _at(figures: dict[str, Any], key: str) -> Any:
-    node: Any = figures
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return node
 
 
 def _text(value: Any, column: Column) -> str:

@@ -60,6 +60,14 @@ def at(tree: dict[str, Any], where: str) -> Any:
     return node
 
 
+def find(tree: dict[str, Any], where: str) -> Any:
+    """What stands at a dotted path of any mapping; None where nothing does."""
+    node: Any = tree
+    for key in where.split("."):
+        node = node.get(key) if isinstance(node, dict) else None
+    return node
+
+
 def section(tree: dict[str, Any], where: str, model: type[Section], without: tuple[str, ...] = ()) -> Section:
     """Check the section at a dotted path against its model.
 
@@ -124,14 +132,14 @@ def head_names(tree: dict[str, Any]) -> list[str]:
     if not isinstance(heads, dict) or not heads:
         raise InputError(f"{FILE}: heads: expected at least one entry like `tau: {{kind: tau, tau: 0.7}}`")
     for name in heads:
-        check_name(name, "heads")
+        check_name(name, "heads", "a head")
     return list(heads)
 
 
-def check_name(name: Any, where: str) -> None:
-    """Refuse a name of a head that is not fit to be a file's name."""
+def check_name(name: Any, where: str, whose: str) -> None:
+    """Refuse a name (of `whose`, for the message) that is not fit to be a file's name."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", str(name)):
-        raise InputError(f"{FILE}: {where}.{name}: a head's name has letters, digits, _ and -, and begins with a letter")
+        raise InputError(f"{FILE}: {where}.{name}: {whose}'s name has letters, digits, _ and -, and begins with a letter")
 
 
 def known(package: str) -> list[str]:

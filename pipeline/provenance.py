@@ -6,11 +6,12 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from pipeline import backbone, evaluate, extract, images, outcomes, params
 from pipeline.files import TIMINGS, md5
@@ -24,8 +25,12 @@ NOT_MEASURED = "not measured"
 
 
 class Artefact(NamedTuple):
-    """A file, its MD5, its size in bytes, and how long the run that made these very bytes took (seconds; None: not measured)."""
+    """A file: the stage that makes it, path, MD5, bytes, and how long the run that made these very bytes took.
 
+    seconds : None where that was not measured
+    """
+
+    stage: str
     path: str
     md5: str
     size: int
@@ -57,17 +62,20 @@ def read(found: Results) -> Provenance:
     for stage, path in files.items():
         if path.exists():
             found_md5 = md5(path)
-            artefacts.append(Artefact(path.as_posix(), found_md5, path.stat().st_size, times.get((stage, found_md5))))
-    lock = YAML(typ="safe").load(LOCK.read_text(encoding="utf-8")) if LOCK.exists() else None
-    return Provenance(artefacts, versions(), revision(), [] if lock is None else differences(lock["stages"], found.tree, artefacts))
+            artefacts.append(Artefact(stage, path.as_posix(), found_md5, path.stat().st_size, times.get((stage, found_md5))))
+    return Provenance(artefacts, versions(), revision(), warnings(found.tree, artefacts))
 
 
 def durations() -> dict[tuple[str, str], float]:
     """Seconds by stage and MD5 of what it made, the latest run of each."""
     if not TIMINGS.exists():
         return {}
-    lines = [json.loads(line) for line in TIMINGS.read_text(encoding="utf-8").splitlines()]
-    return {(line["stage"], line["md5"]): line["seconds"] for line in lines if "md5" in line}
+    found = {}
+    for text in TIMINGS.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError, KeyError):  # a line that a killed run left, or one of an earlier version
+            line = json.loads(text)
+            found[line["stage"], line["md5"]] = line["seconds"]
+    return found
 
 
 def versions() -> dict[str, str]:
@@ -90,20 +98,34 @@ def revision() -> str:
     return answer.stdout.strip()
 
 
+def warnings(tree: dict[str, Any], artefacts: list[Artefact]) -> list[str]:
+    """What speaks against it that the results were made with params.yaml as it is and with the files as they are, a line each."""
+    judged = json.loads(evaluate.PROVENANCE.read_text(encoding="utf-8"))["classifiers"]
+    now = {artefact.stage: artefact.md5 for artefact in artefacts}
+    refitted = [f"head@{name}: fitted again since its results were written" for name in judged if now.get(f"head@{name}") != judged[name]]
+    if not LOCK.exists():
+        return [*refitted, "no dvc.lock here, so nothing tells which parameters these results were made with"]
+    try:
+        lock = YAML(typ="safe").load(LOCK.read_text(encoding="utf-8"))
+    except YAMLError:
+        return [*refitted, f"{LOCK}: not valid YAML, perhaps a merge conflict; resolve it, then `dvc repro`"]
+    return [*refitted, *differences(params.find(lock, "stages") or {}, tree, artefacts)]
+
+
 def differences(stages: dict[str, Any], tree: dict[str, Any], artefacts: list[Artefact]) -> list[str]:
     """What params.yaml or the files say otherwise than dvc.lock, which knows what the results were made with; a line each."""
-    warnings = []
+    found = []
     for stage, entry in stages.items():
         if stage.startswith("head@") and stage.removeprefix("head@") not in tree["heads"]:
             continue
         for section, used in entry.get("params", {}).get("params.yaml", {}).items():
-            for key, then, now in changed(section, used, _at(tree, section)):
-                warnings.append(f"params.yaml: {key} was {then} when {stage} ran and is {now} now")
+            for key, then, now in changed(section, used, params.find(tree, section)):
+                found.append(f"params.yaml: {key} was {then} when {stage} ran and is {now} now")
     locked = {out["path"]: out.get("md5") for entry in stages.values() for out in entry.get("outs", [])}
     for artefact in artefacts:
         if artefact.path in locked and locked[artefact.path] != artefact.md5:
-            warnings.append(f"{artefact.path}: not the file that dvc.lock names")
-    return warnings
+            found.append(f"{artefact.path}: not the file that dvc.lock names")
+    return found
 
 
 def changed(key: str, then: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -113,10 +135,3 @@ def changed(key: str, then: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
             yield from changed(f"{key}.{name}", then.get(name, "missing"), now.get(name, "missing"))
     elif then != now:
         yield key, then, now
-
-
-def _at(tree: dict[str, Any], key: str) -> Any:
-    node: Any = tree
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return node

@@ -9,6 +9,7 @@ list what else it was made with: where ours differs it is named, with a question
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,8 +64,8 @@ def pairs(text: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in text.split(";") if part)
 
 
-def compare(rows: list[Row]) -> tuple[Table, list[dict[str, Any]]]:
-    """The table of rows that have counterparts, and the same for machines.
+def compare(rows: list[Row], notes: Sequence[str] = ()) -> tuple[Table, list[dict[str, Any]]]:
+    """The table of rows that have counterparts, with `notes` below it, and the same for machines.
 
     Raises
     ------
@@ -110,7 +111,7 @@ def compare(rows: list[Row]) -> tuple[Table, list[dict[str, Any]]]:
         "ours ≠ theirs (? inferred); remarks",
     ]
     numeric = [False] * (len(names) + 2) + [True] * 4 + [False] * 3
-    return Table("test results beside published ones, in percent", columns, numeric, lines, []), records
+    return Table("test results beside published ones, in percent", columns, numeric, lines, list(notes)), records
 
 
 def order(number: Number) -> tuple[Any, ...]:

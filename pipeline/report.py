@@ -58,7 +58,7 @@ PICTURES = (
     Picture(
         "reliability",
         "Reliability",
-        "How often a head is right when it is so confident; darker bars hold more images. ECE in percent, over all test images.",
+        "How often a head is right when it is so confident; fuller colour means more images. ECE in percent, over all test images.",
         heads.reliability,
     ),
     Picture("confusion", "Confusion", "Where the test images of each class go, classes sorted by size, in percent.", heads.confusion),
@@ -83,16 +83,16 @@ def main() -> None:
     found = results.read()
     drawn, missing = [], []
     for picture in bar(PICTURES, "report", "picture"):
-        target = FOLDER / f"{picture.name}.png"
         try:
             light, dark = (render(picture.draw, found, theme) for theme in ("light", "dark"))
+            drawn.append(page.Drawn(picture.name, picture.title, picture.caption, light, dark))
         except Missing as why:
             missing.append((picture, str(why)))
-            target.unlink(missing_ok=True)  # of an earlier report, and no longer true
-            continue
-        with replacing(target) as temporary:
-            temporary.write_bytes(light)
-        drawn.append(page.Drawn(picture.name, picture.title, picture.caption, light, dark))
+    for each in drawn:
+        with replacing(FOLDER / f"{each.name}.png") as temporary:
+            temporary.write_bytes(each.light)
+    for picture, _ in missing:
+        (FOLDER / f"{picture.name}.png").unlink(missing_ok=True)  # of an earlier report, and no longer true
     target = FOLDER / "report.html"
     write_text(target, page.html(found, drawn, [(picture.title, why) for picture, why in missing], provenance.read(found)))
     for picture, why in missing:

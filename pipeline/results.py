@@ -36,10 +36,12 @@ class Results:
     counts : (c,) training images of each class
     names : of classes, or their numbers where no images.h5 tells
     figures : data/results/heads/*.json by head, in the order of params.yaml, ensembles last
-    accuracies, norms : (c,) by head, test accuracy (percent) and weight norm of each class; NaN where there is none
+    accuracies : (c,) by head, test accuracy (percent) of each class; NaN for a class without a test image
+    norms : (c,) by head, without ensembles, weight norm of each class
     labels : (n,) of the test images
     outcomes : what each head said of them
     heads : the classifiers, without ensembles
+    features : the cached features of train, val and test
     training, deviations : None where the stage has not run, as for imported features
     """
 
@@ -53,6 +55,7 @@ class Results:
     labels: np.ndarray
     outcomes: dict[str, Outcome]
     heads: dict[str, Classifier]
+    features: dict[str, Features | None]
     training: Training | None
     deviations: dict[str, np.ndarray] | None
 
@@ -84,11 +87,6 @@ class Results:
         chosen = evaluate.read_params(self.tree)
         return metrics.groups(self.counts, chosen.many, chosen.few)
 
-    @cached_property
-    def features(self) -> dict[str, Features | None]:
-        """The cached features of train, val and test."""
-        return features.load(params.features_file(self.tree), "train", "val", "test")
-
 
 def read() -> Results:
     """Read what a finished `dvc repro` left in the current folder.
@@ -96,44 +94,50 @@ def read() -> Results:
     Raises
     ------
     InputError
-        If evaluate's results are missing, damaged, or not of the heads in params.yaml.
+        If a file is missing or damaged, or if results are of other features, heads or groups than params.yaml names.
     """
     tree = params.read()
-    path, chosen = params.features_file(tree), evaluate.read_params(tree)
-    heads = params.head_names(tree)
+    path, chosen, heads = params.features_file(tree), evaluate.read_params(tree), params.head_names(tree)
+    _check_provenance(path, chosen)
     named = [*heads, *chosen.ensembles]
     figures = {name: _figures(name) for name in named}
     labels, said = outcomes.read()
     lacking = [name for name in named if name not in said]
     if lacking:
         raise InputError(f"{outcomes.FILE}: nothing of {lacking[0]}; run `dvc repro evaluate`")
-    known = next(iter(figures.values()))
-    if "ece" not in known:
-        raise InputError(f"{evaluate.RESULTS}: made by an earlier version; run `dvc repro evaluate`")
-    classifiers = {name: Classifier.load(evaluate.HEADS / f"{name}.safetensors") for name in heads}
-    classes = next(iter(classifiers.values())).classes
-    counts = features.class_counts(path, classes)
-    by_class = _columns(evaluate.RESULTS / "classes.csv", "run `dvc repro evaluate`")
-    scattered = {key: _by_head(by_class, key, named, classes) for key in ("accuracy", "weight_norm")}
-    imported = path != extract.FILE
+    cached = features.load(path, "train", "val", "test")
+    test, counts = cached["test"], cached["train"].class_counts
+    classifiers = {name: evaluate.load(name, test) for name in heads}
+    if not np.array_equal(labels, test.labels):
+        raise InputError(f"{outcomes.FILE}: of other test images than {path}; run `dvc repro evaluate`")
+    table = _table(evaluate.RESULTS / "classes.csv", "head", "class", "accuracy")
     return Results(
         tree=tree,
-        title=path.stem if imported else str(tree["data"]["name"]),
+        title=path.stem if path != extract.FILE else str(tree["data"]["name"]),
         counts=counts,
-        names=_class_names(classes, imported),
+        names=_class_names(len(counts), path),
         figures=figures,
-        accuracies=scattered["accuracy"],
-        norms=scattered["weight_norm"],
+        accuracies=_by_head(table, named, len(counts)),
+        norms={name: head.norms for name, head in classifiers.items()},
         labels=labels,
         outcomes={name: said[name] for name in named},
         heads=classifiers,
-        training=None if imported else _training(),
-        deviations=_deviations(classes),
+        features=cached,
+        training=_training() if path == extract.FILE else None,
+        deviations=_deviations(counts),
     )
 
 
-def _figures(name: str) -> dict[str, Any]:
-    path = evaluate.RESULTS / "heads" / f"{name}.json"
+def _check_provenance(path: Path, chosen: evaluate.Evaluate) -> None:
+    """Refuse results of other features or groups than params.yaml names."""
+    known = _json(evaluate.PROVENANCE)
+    if params.find(known, "features") != path.as_posix():
+        raise InputError(f"{evaluate.RESULTS}: of {params.find(known, 'features')}, and params.yaml names {path}; run `dvc repro`")
+    if params.find(known, "evaluate") != chosen.model_dump():
+        raise InputError(f"{evaluate.RESULTS}: made with another section `evaluate` than that of params.yaml; run `dvc repro evaluate`")
+
+
+def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -142,57 +146,71 @@ def _figures(name: str) -> dict[str, Any]:
         raise InputError(f"{path}: not valid JSON ({error}); run `dvc repro --force evaluate`") from None
 
 
-def _columns(path: Path, hint: str) -> dict[str, np.ndarray]:
-    """A table's columns as text (rows,)."""
+def _figures(name: str) -> dict[str, Any]:
+    path = evaluate.RESULTS / "heads" / f"{name}.json"
+    figures = _json(path)
+    if params.find(figures, "ece.all") is None:
+        raise InputError(f"{path}: of an earlier version, or damaged; run `dvc repro --force evaluate`")
+    return figures
+
+
+def _table(path: Path, *columns: str) -> dict[str, np.ndarray]:
+    """Columns (rows,) of a table, text where a column is called head, numbers elsewhere; an empty cell is NaN."""
+    stage = {"data/results/deviation.csv": "deviation", "data/results/classes.csv": "evaluate"}.get(path.as_posix(), "train")
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
+            names, *rows = csv.reader(file)
+        table = dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True))
+        return {name: table[name] if name == "head" else np.where(table[name] == "", "nan", table[name]).astype(float) for name in columns}
     except FileNotFoundError:
-        raise InputError(f"{path}: not found; {hint}") from None
-    return {name: np.array(column) for name, *column in zip(*rows, strict=True)}
+        raise InputError(f"{path}: not found; run `dvc repro {stage}`") from None
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: of an earlier version, or damaged ({error}); run `dvc repro --force {stage}`") from None
 
 
-def _numbers(column: np.ndarray) -> np.ndarray:
-    return np.where(column == "", "nan", column).astype(float)
-
-
-def _by_head(table: dict[str, np.ndarray], key: str, heads: list[str], classes: int) -> dict[str, np.ndarray]:
-    values, of_class = _numbers(table[key]), table["class"].astype(int)
+def _by_head(table: dict[str, np.ndarray], heads: list[str], classes: int) -> dict[str, np.ndarray]:
     found = {}
     for head in heads:
         rows = table["head"] == head
         found[head] = np.full(classes, np.nan)
-        found[head][of_class[rows]] = values[rows]
+        found[head][table["class"][rows].astype(int)] = table["accuracy"][rows]
     return found
 
 
 def _training() -> Training | None:
     if not (train.CURVE.exists() and train.CLASSES.exists()):
         return None
-    curve = {key: _numbers(column) for key, column in _columns(train.CURVE, "run `dvc repro train`").items()}
-    table = {key: _numbers(column) for key, column in _columns(train.CLASSES, "run `dvc repro train`").items()}
+    curve = _table(train.CURVE, "epoch", "loss", "train_accuracy", "val_accuracy")
+    kinds = ("accuracy", "classification_ratio", "gradient_norm")
+    table = _table(train.CLASSES, "epoch", *kinds)
     epochs = np.unique(table["epoch"])
-    by_class = {key: table[key].reshape(len(epochs), -1) for key in ("accuracy", "classification_ratio", "gradient_norm")}
-    return Training(curve, epochs, by_class)
+    if len(table["epoch"]) % len(epochs):
+        raise InputError(f"{train.CLASSES}: damaged; run `dvc repro --force train`, or `dvc checkout train`")
+    return Training(curve, epochs, {kind: table[kind].reshape(len(epochs), -1) for kind in kinds})
 
 
-def _deviations(classes: int) -> dict[str, np.ndarray] | None:
+def _deviations(counts: np.ndarray) -> dict[str, np.ndarray] | None:
+    """Columns (c,) of deviation.csv; NaN for a class that was not measured."""
     path = deviation.RESULTS / "deviation.csv"
     if not path.exists():
         return None
-    table = {key: _numbers(column) for key, column in _columns(path, "run `dvc repro deviation`").items()}
-    of_class, found = table.pop("class").astype(int), {}
-    if "floor" not in table or of_class.max() >= classes:
-        raise InputError(f"{path}: of other features or an earlier version; run `dvc repro deviation`")
+    table = _table(path, "class", "train_images", "deviation", "floor", "floor_low", "floor_high")
+    of_class, sizes = table.pop("class").astype(int), table.pop("train_images")
+    if of_class.max() >= len(counts) or not np.array_equal(counts[of_class], sizes):
+        raise InputError(f"{path}: of other features; run `dvc repro deviation`")
+    found = {key: np.full(len(counts), np.nan) for key in table}
     for key, column in table.items():
-        found[key] = np.full(classes, np.nan)
         found[key][of_class] = column
     return found
 
 
-def _class_names(classes: int, imported: bool) -> list[str]:
-    if not imported and images.FILE.exists():
-        with h5py.File(images.FILE, "r") as file:
-            if len(file.attrs["names"]) == classes:
-                return list(file.attrs["names"])
+def _class_names(classes: int, path: Path) -> list[str]:
+    if path == extract.FILE and images.FILE.exists():
+        try:
+            with h5py.File(images.FILE, "r") as file:
+                names = list(file.attrs["names"])
+        except (OSError, KeyError) as error:
+            raise InputError(f"{images.FILE}: not a complete images file ({error}); run `dvc repro --force prepare`") from None
+        if len(names) == classes:
+            return names
     return [str(k) for k in range(classes)]

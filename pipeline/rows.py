@@ -115,7 +115,7 @@ def tested(row: Row) -> frozenset[tuple[str, Any]]:
     return frozenset(
         (name, value)
         for name, value in row.parameters.items()
-        if name.startswith(("data.", "datasets.", "features")) or name in ("evaluate.many", "evaluate.few")
+        if name.startswith(("data.", "datasets.", "features", "evaluate.many", "evaluate.few", "evaluate.groups."))
     )
 
 

@@ -16,13 +16,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from pipeline import params
 from pipeline.files import InputError, md5
 
 RESULTS = "data/results/heads"
-METRICS = "data/results/metrics.json"
+PROVENANCE = "data/results/provenance.json"
 PREDICTIONS = "data/predictions.h5"
 
 
@@ -33,6 +33,7 @@ class Run(NamedTuple):
     lock : content of dvc.lock, which holds what each stage used; None where DVC did not run it
     tree : content of params.yaml where there is no lock
     figures : content of data/results/heads/NAME.json by head, in the order of params.yaml
+    classifiers : md5 of the classifier behind each head's figures; empty for runs of a time when that was not written down
     predictions : the file that holds them, which may be missing
     """
 
@@ -40,6 +41,7 @@ class Run(NamedTuple):
     lock: dict[str, Any] | None
     tree: dict[str, Any] | None
     figures: dict[str, dict[str, Any]]
+    classifiers: dict[str, str]
     predictions: Path
 
 
@@ -58,7 +60,10 @@ def find(wanted: list[str]) -> list[Run]:
         if Path(name).is_dir():
             found[name] = folder(Path(name))
         else:
-            found |= {run.name: run for run in from_git(matching(name))}
+            fitting = from_git(matching(name))
+            if not fitting:
+                raise InputError(f"{name}: has no results in git ({RESULTS}); run `dvc repro` there and commit")
+            found |= {run.name: run for run in fitting}
     return list(found.values())
 
 
@@ -96,18 +101,18 @@ def experiments() -> dict[str, str]:
 
 
 def from_git(commits: dict[str, str]) -> list[Run]:
-    """Runs at commits, given by name; a commit without results is left out, unless it is the only one."""
+    """Runs at commits, given by name; a commit without results is left out."""
     texts = blobs([f"{commit}:./dvc.lock" for commit in commits.values()])
-    locks = {name: lock for name, text in zip(commits, texts, strict=True) if (lock := parse(text))}
+    locks = {name: lock for name, text in zip(commits, texts, strict=True) if (lock := parse(text, f"dvc.lock of {name}"))}
     where = [(name, head) for name, lock in locks.items() for head in head_names(lock)]
     texts = blobs([f"{commits[name]}:./{RESULTS}/{head}.json" for name, head in where])
     figures: dict[str, dict[str, Any]] = {name: {} for name in locks}
     for (name, head), text in zip(where, texts, strict=True):
         if text:
             figures[name][head] = json.loads(text)
-    if len(commits) == 1 and not any(figures.values()):
-        raise InputError(f"{next(iter(commits))}: has no results in git ({RESULTS}); run `dvc repro` there and commit")
-    return [Run(name, lock, None, figures[name], cached(lock)) for name, lock in locks.items() if figures[name]]
+    texts = blobs([f"{commits[name]}:./{PROVENANCE}" for name in locks])
+    known = {name: json.loads(text)["classifiers"] if text else {} for name, text in zip(locks, texts, strict=True)}
+    return [Run(name, lock, None, figures[name], known[name], cached(lock)) for name, lock in locks.items() if figures[name]]
 
 
 def folder(path: Path) -> Run:
@@ -119,15 +124,18 @@ def folder(path: Path) -> Run:
     found = {file.stem: read_json(file) for file in sorted((path / RESULTS).glob("*.json"))}
     if not found:
         raise InputError(f"{name}: has no {RESULTS}/*.json; it should be a folder in which `evaluate` has run")
-    lock = parse((path / "dvc.lock").read_text(encoding="utf-8")) if (path / "dvc.lock").exists() else None
-    if lock and not recorded(lock, path / METRICS):
+    file = path / "dvc.lock"
+    lock = parse(file.read_text(encoding="utf-8"), file.as_posix()) if file.exists() else None
+    if lock and not recorded(lock, path):
         lock = None
     tree = None if lock else params.read(path / "params.yaml")
-    for section in () if lock else ("seed", "data", "train", "extract", "heads"):
-        if not isinstance(tree.get(section), dict):
-            raise InputError(f"{name}: its params.yaml has no section {section!r}, so what made its results is unknown")
-    names = head_names(lock) if lock else [*tree.get("heads", {}), *(tree.get("evaluate", {}).get("ensembles") or {})]
-    return Run(name, lock, tree, {head: found[head] for head in names if head in found}, path / PREDICTIONS)
+    judged = lock["stages"]["evaluate"]["params"]["params.yaml"] if lock else tree
+    names = [*(judged.get("heads") or {}), *((judged.get("evaluate") or {}).get("ensembles") or {})]
+    figures = {head: found[head] for head in names if head in found}
+    if not figures:
+        raise InputError(f"{name}: has no results of the heads in its params.yaml; run `dvc repro` there")
+    known = read_json(path / PROVENANCE)["classifiers"] if (path / PROVENANCE).exists() else {}
+    return Run(name, lock, tree, figures, known, path / PREDICTIONS)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -144,9 +152,12 @@ def head_names(lock: dict[str, Any]) -> list[str]:
     return [*used["heads"], *(used["evaluate"].get("ensembles") or {})]
 
 
-def parse(text: str | None) -> dict[str, Any] | None:
+def parse(text: str | None, name: str) -> dict[str, Any] | None:
     """Content of a dvc.lock; None for one in which `evaluate` has not run."""
-    content = YAML(typ="safe").load(text) if text else None
+    try:
+        content = YAML(typ="safe").load(text) if text else None
+    except YAMLError:
+        raise InputError(f"{name}: not valid YAML, perhaps a merge conflict; resolve it, then `dvc repro`") from None
     judged = content.get("stages", {}).get("evaluate", {}) if content else {}
     return content if {"evaluate", "heads"} <= judged.get("params", {}).get("params.yaml", {}).keys() else None
 
@@ -156,9 +167,10 @@ def outs(lock: dict[str, Any]) -> dict[str, str]:
     return {out["path"]: out["md5"] for out in lock["stages"]["evaluate"]["outs"]}
 
 
-def recorded(lock: dict[str, Any], metrics: Path) -> bool:
-    """Whether a run's metrics are those of its dvc.lock."""
-    return metrics.exists() and outs(lock).get(METRICS) == md5(metrics)
+def recorded(lock: dict[str, Any], path: Path) -> bool:
+    """Whether the results in a folder are those that its dvc.lock records, and not made by hand since."""
+    tables = {file: digest for file, digest in outs(lock).items() if file.startswith("data/results/") and not digest.endswith(".dir")}
+    return all((path / file).exists() and md5(path / file) == digest for file, digest in tables.items())
 
 
 def cached(lock: dict[str, Any]) -> Path:

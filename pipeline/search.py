@@ -45,6 +45,13 @@ def best(judge: Features, classifier: Classifier, combine: Literal["multiply", "
     -------
     its index, and the balanced accuracies (t,), fractions
     """
+    tried = tries(judge, classifier, combine, columns)
+    accuracies = tried[:, judge.class_counts > 0].mean(1)
+    return int(accuracies.argmax()), accuracies
+
+
+def tries(judge: Features, classifier: Classifier, combine: Literal["multiply", "add"], columns: np.ndarray) -> np.ndarray:
+    """The accuracy of each class under each adjustment, as in `best`: (t, c), fractions; NaN for a class without a sample."""
     change = getattr(np, combine)
     hits = np.zeros((len(columns), judge.classes))
     columns = columns.astype(np.float32)
@@ -54,9 +61,7 @@ def best(judge: Features, classifier: Classifier, combine: Literal["multiply", "
         for row, column in zip(hits, columns, strict=True):
             right = change(logits, column, out=changed).argmax(1) == labels
             row += np.bincount(labels[right], minlength=judge.classes)
-    present = judge.class_counts > 0
-    accuracies = (hits[:, present] / judge.class_counts[present]).mean(1)
-    return int(accuracies.argmax()), accuracies
+    return np.divide(hits, judge.class_counts, out=np.full(hits.shape, np.nan), where=judge.class_counts > 0)
 
 
 def record(name: str, value: float, selected_on: str, accuracies: np.ndarray | None = None) -> dict[str, Any]:

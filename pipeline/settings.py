@@ -7,12 +7,16 @@ data set, loss, mixing and re-weighting count; its code is taken to be that of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from pipeline import params
+from pipeline.evaluate import Evaluate
+from pipeline.files import InputError
 from pipeline.runs import Run
 
 OWN = "data/features.h5"  # the features that `extract` writes, and not imported ones
+THRESHOLDS = {f"evaluate.{name}": Evaluate.model_fields[name].default for name in ("many", "few")}
 
 
 class Result(NamedTuple):
@@ -39,10 +43,17 @@ class Result(NamedTuple):
         return None if node is None or isinstance(node, str | dict | list) else float(node)
 
 
-def results(run: Run) -> Iterator[Result]:
-    """Every head and ensemble of a run."""
+def results(run: Run, columns: Sequence[str] = ()) -> Iterator[Result]:
+    """Every head and ensemble of a run; `columns` are the figures to be shown, of which those of a user's group depend on its classes.
+
+    Raises
+    ------
+    InputError
+        If a params.yaml lacks what made the results.
+    """
+    groups = {part for column in columns for part in column.split(".")}
     for head in run.figures:
-        used = from_lock(run.lock, head) if run.lock else from_tree(run.tree or {}, head)
+        used = from_lock(run, head, groups) if run.lock else from_tree(run, head, groups)
         if used is None:
             continue
         parameters, inputs, fitted = used
@@ -51,18 +62,21 @@ def results(run: Run) -> Iterator[Result]:
         yield Result(run, head, parameters, seeds, inputs, fitted or tuple(sorted(seeds.items())))
 
 
-def from_lock(lock: dict[str, Any], head: str) -> tuple[dict[str, Any], dict[str, str], tuple[Any, ...]] | None:
+def from_lock(run: Run, head: str, groups: set[str]) -> tuple[dict[str, Any], dict[str, str], tuple[Any, ...]] | None:
     """Parameters, inputs and fitted classifiers of a head or an ensemble, from the stages that lead to it.
 
     None where a stage has run without those after it, as in a run under way: the result is then not what these parameters give.
     """
-    stages = lock["stages"]
+    stages = run.lock["stages"]
     makers = {out["path"]: (name, out["md5"]) for name, stage in stages.items() for out in stage.get("outs", [])}
     used = {name: stage.get("params", {}).get("params.yaml", {}) for name, stage in stages.items()}
     judged, voters = used["evaluate"]["evaluate"], voters_of(used["evaluate"]["evaluate"], head)
     if any(used.get(f"head@{voter}", {}).get(f"heads.{voter}") != used["evaluate"]["heads"][voter] for voter in voters):
         return None
-    parameters, inputs = judging(judged, head), {}
+    fitted = {voter: stages[f"head@{voter}"]["outs"][0]["md5"] for voter in voters}
+    if any(run.classifiers.get(voter, digest) != digest for voter, digest in fitted.items()):
+        return None
+    parameters, inputs = judging(judged, head, groups), {}
     pending, done = ["evaluate", *(f"head@{voter}" for voter in voters)], set()
     while pending:
         name = pending.pop()
@@ -79,20 +93,27 @@ def from_lock(lock: dict[str, Any], head: str) -> tuple[dict[str, Any], dict[str
                 inputs["data.root" if name == "prepare" and not path.startswith("pipeline/") else path] = digest
     sources = [next(dep for dep in stages[f"head@{voter}"]["deps"] if not dep["path"].startswith("pipeline/")) for voter in voters]
     parameters["features"] = sources[0]["path"]
-    return parameters, inputs, (sources[0]["md5"], *(stages[f"head@{voter}"]["outs"][0]["md5"] for voter in voters))
+    return parameters, inputs, (sources[0]["md5"], *fitted.values())
 
 
-def from_tree(tree: dict[str, Any], head: str) -> tuple[dict[str, Any], None, tuple[Any, ...]]:
+def from_tree(run: Run, head: str, groups: set[str]) -> tuple[dict[str, Any], None, tuple[Any, ...]]:
     """The same from a params.yaml."""
-    source = tree.get("features", OWN)
-    parameters = judging(tree.get("evaluate", {}), head) | {"features": source, "seed.heads": tree["seed"]["heads"]}
+    tree = run.tree or {}
+
+    def at(where: str) -> Any:
+        value = params.find(tree, where)
+        if value is None:
+            raise InputError(f"{run.name}: its params.yaml has no {where}, so what made its results is unknown")
+        return value
+
+    source, judged = tree.get("features", OWN), tree.get("evaluate") or {}
+    parameters = judging(judged, head, groups) | {"features": source, "seed.heads": at("seed.heads")}
     if source == OWN:
-        train = tree["train"]
-        chosen = {"datasets": tree["data"]["name"], "losses": train["loss"], "mixing": train["mix"], "reweighting": train["reweight"]}
-        parameters |= flat({name: tree[name] for name in ("data", "train", "extract")})
-        parameters |= flat({f"{section}.{name}": tree.get(section, {}).get(name) for section, name in chosen.items()})
-        parameters |= {f"seed.{name}": tree["seed"][name] for name in ("subset", "train")}
-    parameters |= flat({f"heads.{voter}": tree["heads"][voter] for voter in voters_of(tree.get("evaluate", {}), head)})
+        chosen = {"datasets": "data.name", "losses": "train.loss", "mixing": "train.mix", "reweighting": "train.reweight"}
+        parameters |= flat({name: at(name) for name in ("data", "train", "extract")})
+        parameters |= flat({f"{section}.{at(key)}": params.find(tree, f"{section}.{at(key)}") for section, key in chosen.items()})
+        parameters |= {f"seed.{name}": at(f"seed.{name}") for name in ("subset", "train")}
+    parameters |= flat({f"heads.{voter}": at(f"heads.{voter}") for voter in voters_of(judged, head)})
     return parameters, None, ()
 
 
@@ -101,11 +122,12 @@ def voters_of(judged: dict[str, Any], head: str) -> list[str]:
     return (judged.get("ensembles") or {}).get(head, [head])
 
 
-def judging(judged: dict[str, Any], head: str) -> dict[str, Any]:
-    """What a head's or an ensemble's result depends on of the section `evaluate`."""
+def judging(judged: dict[str, Any], head: str, groups: set[str]) -> dict[str, Any]:
+    """What a head's or an ensemble's result depends on of the section `evaluate`, defaults included."""
     voters = voters_of(judged, head)
     ensemble = {f"evaluate.ensembles.{head}": ", ".join(voters)} if voters != [head] else {}
-    return {"evaluate.many": judged.get("many"), "evaluate.few": judged.get("few")} | ensemble
+    own = {f"evaluate.groups.{name}": str(group) for name, group in (judged.get("groups") or {}).items() if name in groups}
+    return {name: judged.get(name.removeprefix("evaluate."), default) for name, default in THRESHOLDS.items()} | own | ensemble
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 from scipy import stats
 
-from pipeline import compare, paired, runs, settings, tables
+from pipeline import compare, files, paired, runs, settings, tables
 from pipeline.files import InputError
 from pipeline.rows import differing, group
 from tests.conftest import ROOT
@@ -170,9 +170,9 @@ def lock(tau="t0", md5="c0", seed=0, extract="f0"):
     return {"stages": stages}
 
 
-def locked(name, **changes):
+def locked(name, classifiers=None, **changes):
     found = {head: {"all": 50.0} for head in ("joint", "tau", "both")}
-    return runs.Run(name, lock(**changes), None, found, runs.Path("none"))
+    return runs.Run(name, lock(**changes), None, found, classifiers or {}, runs.Path("none"))
 
 
 def grouped(*found):
@@ -227,6 +227,51 @@ def test_a_run_under_way_is_left_out():
     assert list(settings.results(locked("first", extract="f1"))) == []
 
 
+def test_a_head_fitted_again_since_it_was_judged_is_left_out():
+    """As by `dvc repro head@tau` with another seed: its figures are those of the classifier before, and the ensemble's are."""
+    found = settings.results(locked("first", {"joint": "joint", "tau": "t0"}, seed=1, tau="t1"))
+    assert [result.head for result in found] == ["joint"]
+    found = settings.results(locked("first", {"joint": "joint", "tau": "t1"}, seed=1, tau="t1"))
+    assert [result.head for result in found] == ["joint", "tau", "both"]
+
+
+def test_results_made_by_hand_since_are_not_those_of_dvc_lock(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "run")
+    content = lock()
+    for head in ("joint", "tau"):
+        (tmp_path / f"run/data/results/heads/{head}.json").write_text('{"all": 50.0}')
+    table = tmp_path / "run/data/results/accuracy.csv"
+    table.write_text("head,split,accuracy\n")
+    content["stages"]["evaluate"]["outs"].append({"path": "data/results/accuracy.csv", "md5": files.md5(table)})
+    with (tmp_path / "run/dvc.lock").open("w") as file:
+        YAML().dump(content, file)
+    assert runs.find(["run"])[0].lock is not None
+    table.write_text("head,split,accuracy\njoint,all,50.0\n")
+    assert runs.find(["run"])[0].lock is None
+
+
+def test_groups_of_one_name_and_other_classes_are_other_settings(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for seed, classes in enumerate(([0], [0], [1])):
+        make(tmp_path / f"run-{seed}", seed, changes={"evaluate.groups": {"mine": {"classes": classes}}})
+        for path in (tmp_path / f"run-{seed}/data/results/heads").iterdir():
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"groups": {"mine": 10.0 * seed}}))
+    names = [f"run-{seed}" for seed in range(3)]
+    assert [row["n"] for row in records(monkeypatch, capsys, *names)] == ["3", "3"]  # groups that are not shown make no difference
+    found = records(monkeypatch, capsys, *names, "--columns", "groups.mine", "--heads", "joint")
+    assert [(row["n"], row["groups.mine_mean"]) for row in found] == [("2", "5.0"), ("1", "20.0")]
+    assert "evaluate.groups.mine" in found[0]
+
+
+def test_thresholds_left_out_are_the_default_ones(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "said", changes={"evaluate": {"many": 100, "few": 20}})
+    make(tmp_path / "left", 1, changes={"evaluate": {}})
+    make(tmp_path / "blank", 2, changes={"evaluate": None})
+    assert [row["n"] for row in records(monkeypatch, capsys, "said", "left", "blank")] == ["3", "3"]
+
+
 def test_terminal_columns_are_aligned_and_the_best_is_starred(sweep, monkeypatch, capsys):
     title, head, *lines = run(monkeypatch, capsys, *sweep).splitlines()
     assert "mean ± standard deviation" in title and "* best" in title
@@ -260,6 +305,7 @@ def test_latex_is_balanced_and_escaped(monkeypatch, capsys, tmp_path):
     assert not re.search(r"(?<!\\)_", "\n".join(cells)) and all(line.isascii() for line in cells)
     assert tables.plain("50 % of x_1 & {y}") == r"50 \% of x\_1 \& \{y\}"
     assert tables.plain("[1, 2]") == "{}[1, 2]"
+    assert tables.plain("few < 20 | many > 50") == r"few $<$ 20 \textbar{} many $>$ 50"
 
 
 def test_columns_heads_and_baseline_are_chosen(sweep, monkeypatch, capsys):
@@ -288,7 +334,9 @@ def test_old_or_missing_predictions_cost_the_interval_and_a_line(sweep, monkeypa
     [
         ([], "no results to compare: `dvc repro` makes the first"),
         (["nothing"], "nothing: no such folder, experiment or commit"),
-        (["bare"], "bare: its params.yaml has no section 'seed'"),
+        (["bare"], "bare: its params.yaml has no seed.heads, so what made its results is unknown"),
+        (["renamed"], "renamed: has no results of the heads in its params.yaml; run `dvc repro` there"),
+        (["conflict"], "conflict/dvc.lock: not valid YAML, perhaps a merge conflict; resolve it"),
         (["torn"], "torn/data/results/heads/joint.json: not valid JSON"),
         (["."], "workspace: has no data/results/heads/*.json"),
         (["ce-0", "--columns", "al"], "--columns al: no result has it; known: many, medium, few, all, ece.all"),
@@ -300,7 +348,9 @@ def test_old_or_missing_predictions_cost_the_interval_and_a_line(sweep, monkeypa
     ],
 )
 def test_an_error_is_one_line(sweep, monkeypatch, capsys, arguments, line):
-    (make(runs.Path("bare")) / "params.yaml").write_text("data: {}\n")
+    (make(runs.Path("bare")) / "params.yaml").write_text("data: {}\nheads: {joint: {kind: joint}}\n")
+    (make(runs.Path("renamed")) / "params.yaml").write_text("heads: {other: {kind: joint}}\n")
+    (make(runs.Path("conflict")) / "dvc.lock").write_text("<<<<<<< ours\nschema: '2.0'\n=======\n")
     (make(runs.Path("torn")) / "data/results/heads/joint.json").write_text('{"all": 9')
     with pytest.raises(InputError, match=re.escape(line)) as error:
         run(monkeypatch, capsys, *arguments)

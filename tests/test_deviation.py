@@ -49,16 +49,44 @@ def test_train_against_itself_is_the_sampling_floor():
     assert feature_deviation(units, units, 10, 3000, rng) == pytest.approx(floor, rel=0.02)
 
 
-def test_the_floor_is_the_deviation_of_classes_that_do_not_deviate():
-    """Fresh train and test sets of one distribution give deviations that spread as the floor's band does."""
+@pytest.mark.parametrize(("images", "size", "tests", "low_by"), [(5, 5, 200, 0.03), (60, 5, 200, 0.02), (60, 5, 20, 0.02), (8, 4, 3, 0.12)])
+def test_the_floor_is_the_deviation_of_classes_that_do_not_deviate(images, size, tests, low_by):
+    """Fresh train and test sets of one distribution give deviations that spread as the floor's band does, few test images or many."""
     rng = np.random.default_rng(0)
     draw = lambda n: unit(rng.normal(0.3, 1, (n, 12)))  # noqa: E731
-    for images, size in ((5, 5), (60, 5)):
-        found = np.array([feature_deviation(draw(images), draw(200), size, 100, rng) for _ in range(200)])
-        floor = sampling_floor(draw(2000)[:200], images, size, 400, rng)
-        assert floor.mean() == pytest.approx(found.mean(), rel=0.04)
-        low, high = np.quantile(floor, [0.025, 0.975])
-        assert 0.88 < ((found > low) & (found < high)).mean() < 0.995
+    found = np.array([feature_deviation(draw(images), draw(tests), size, 100, rng) for _ in range(200)])
+    floors = np.array([sampling_floor(draw(tests), images, size, 100, rng) for _ in range(20)])
+    assert 1 - low_by < floors.mean() / found.mean() < 1.03
+    low, high = np.quantile(floors, [0.025, 0.975])
+    assert ((found > low) & (found < high)).mean() > 0.9
+
+
+def test_a_single_test_image_has_no_floor(fitted_features):
+    with h5py.File("data/features.h5", "a") as file:
+        kept = np.r_[0:50, 50, 100:150]  # one of class 1
+        for key in ("features", "labels"):
+            rows = file[f"test/{key}"][kept]
+            del file[f"test/{key}"]
+            file[f"test/{key}"] = rows
+    said = stage("deviation").stdout
+    assert "of 2 classes above chance" in said
+    row = list(csv.DictReader((fitted_features / "data/results/deviation.csv").open()))[1]
+    assert float(row["deviation"]) > 0
+    assert row["floor"] == row["floor_low"] == row["floor_high"] == ""
+
+
+def test_no_class_in_both_splits_is_refused(fitted_features):
+    with h5py.File("data/features.h5", "a") as file:
+        file["test/labels"][:] = 0
+        rows = np.flatnonzero(file["train/labels"][()] != 0)
+        for key in ("features", "labels"):
+            kept = file[f"train/{key}"][rows]
+            del file[f"train/{key}"]
+            file[f"train/{key}"] = kept
+        file.attrs["class_counts"] = np.array([0, 12, 6])
+    done = stage("deviation", check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["data/features.h5: no class has both training and test images, so none can deviate"]
 
 
 def test_the_floor_is_written_beside_the_deviation(fitted_features):

@@ -1,6 +1,7 @@
 """`evaluate`, `deviation` and `check` as stages: figures, files, refusals."""
 
 import csv
+import hashlib
 import json
 
 import h5py
@@ -109,7 +110,29 @@ def test_confidence_and_rank_are_those_of_the_scores(fitted):
         assert np.array_equal(said[name].predicted, scores.argmax(1))
         np.testing.assert_allclose(said[name].confidence, softmax(scores, axis=1).max(1), rtol=1e-5)
         order = np.argsort(-scores, axis=1, kind="stable")
-        assert np.array_equal(said[name].rank, (order == labels[:, None]).argmax(1))
+        rank = (order == labels[:, None]).argmax(1)
+        rank = np.where((name == "ncm") & (labels == 1), 4, rank)  # that class is never predicted
+        assert np.array_equal(said[name].rank, rank)
+
+
+def test_a_class_that_is_never_predicted_is_not_among_the_best_five(workspace):
+    """Whatever its number, and in an ensemble too, unless one of its heads knows the class."""
+    labels = np.arange(8)
+    split = features.Features(np.ones((8, 3), np.float32), labels, 8)
+    absent = np.array([False, False, False, True, True, True, True, True])
+    few, every = (Classifier.linear(np.zeros((8, 3)), np.zeros(8), absent=mask) for mask in (absent, None))
+    assert outcomes.of_head(few, split).rank.tolist() == [0, 1, 2, *[8] * 5]
+    assert outcomes.of_vote([few, few], split).rank.tolist() == [0, 1, 2, *[8] * 5]
+    assert outcomes.of_vote([few, every], split).rank.tolist() == list(range(8))
+
+
+def test_what_results_are_of_stands_beside_them(fitted):
+    stage("evaluate")
+    known = json.loads((fitted / "data/results/provenance.json").read_text())
+    assert known["features"] == "data/features.h5"
+    assert known["evaluate"]["many"] == 50
+    md5 = hashlib.md5((fitted / "data/heads/tau.safetensors").read_bytes()).hexdigest()
+    assert (list(known["classifiers"]), known["classifiers"]["tau"]) == (list(HEADS), md5)
 
 
 def test_weight_norms_and_parameters_are_those_of_the_file(fitted):
@@ -119,8 +142,8 @@ def test_weight_norms_and_parameters_are_those_of_the_file(fitted):
     rows = by_class()
     crt = Classifier.load(fitted / "data/heads/crt.safetensors")
     norms = [float(row["weight_norm"]) for row in rows if row["head"] == "crt"]
-    np.testing.assert_allclose(norms, np.linalg.norm(crt.weight, axis=1), atol=1e-6)
-    assert {row["weight_norm"] for row in rows if row["head"] == "ncm"} == {str(round(float(np.sqrt(20)), 6))}
+    np.testing.assert_allclose(norms, np.linalg.norm(crt.weight, axis=1), rtol=1e-5)
+    assert {row["weight_norm"] for row in rows if row["head"] == "ncm"} == {f"{np.sqrt(20):.6g}"}
     assert {row["weight_norm"] for row in rows if row["head"] == "two"} == {""}
     results = {name: json.loads((fitted / f"data/results/heads/{name}.json").read_text()) for name in ("ncm", "crt", "two")}
     assert {name: figures["parameters"] for name, figures in results.items()} == {"ncm": 20, "crt": 24, "two": 44}
@@ -185,7 +208,7 @@ def test_an_ensemble_is_the_mean_of_probabilities(fitted):
         ("{two: []}", "evaluate.ensembles.two: expected two or more different heads, got none"),
         ("{two: [ncm, ncm]}", "evaluate.ensembles.two: expected two or more different heads, got ncm, ncm"),
         ("{ncm: [ncm, crt]}", "evaluate.ensembles.ncm: there is a head of that name; choose another"),
-        ("{t/u: [ncm, crt]}", "evaluate.ensembles.t/u: a head's name has letters"),
+        ("{t/u: [ncm, crt]}", "evaluate.ensembles.t/u: an ensemble's name has letters"),
         ("[ncm, crt]", "evaluate.ensembles: input should be a valid dictionary"),
     ],
 )

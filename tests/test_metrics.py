@@ -116,7 +116,9 @@ def test_a_long_tailed_test_set_is_weighted_accuracy(backward):
 
 
 def test_a_shifted_test_set_treats_equal_classes_alike():
-    accuracies = np.array([90.0, 10, 50])
-    assert metrics.shifted(accuracies, np.array([7, 7, 7]), 50) == 50
-    assert metrics.shifted(accuracies, np.array([9, 9, 1]), 50) == metrics.shifted(accuracies[[1, 0, 2]], np.array([9, 9, 1]), 50)
+    """Each has the mean of what the orders among them would give it."""
+    counts, accuracies = np.array([100, *[2] * 5]), np.array([100.0, 10, 0, 0, 0, 50])
+    orders = [metrics.shifted(accuracies[np.r_[0, 1 + np.roll(np.arange(5), k)]], np.array([100, 6, 5, 4, 3, 2]), 50) for k in range(5)]
+    assert metrics.shifted(accuracies, counts, 50) == pytest.approx(np.mean(orders), abs=0.01)
+    assert metrics.shifted(np.array([90.0, 10, 50]), np.array([7, 7, 7]), 50) == 50
     assert metrics.shifted(np.array([80, np.nan]), np.array([9, 1]), 50, backward=True) == 80

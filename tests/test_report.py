@@ -16,8 +16,8 @@ from PIL import Image
 from pipeline import deviation, evaluate, features, outcomes, page, provenance, report, results
 from pipeline.classifier import Classifier
 from pipeline.files import InputError, write_csv
-from pipeline.pictures import style
-from pipeline.pictures.heads import _by_tau
+from pipeline.pictures import heads, style
+from pipeline.pictures.heads import by_tau
 from tests.conftest import edit, stage
 from tests.test_evaluate import fitted  # noqa: F401
 
@@ -119,6 +119,26 @@ def test_parameters_and_files_that_dvc_lock_does_not_know_are_told(evaluated):
     ]
 
 
+def test_without_dvc_lock_nobody_knows_the_parameters(evaluated):
+    assert provenance.read(results.read()).warnings == ["no dvc.lock here, so nothing tells which parameters these results were made with"]
+    (evaluated / "dvc.lock").write_text("<<<<<<< ours\nschema: '2.0'\n=======\n")
+    assert provenance.read(results.read()).warnings[0].startswith("dvc.lock: not valid YAML, perhaps a merge conflict")
+    (evaluated / "dvc.lock").write_text("schema: '2.0'\n")
+    assert provenance.read(results.read()).warnings == []
+
+
+def test_a_head_fitted_again_is_told(evaluated):
+    Classifier.load(evaluated / "data/heads/crt.safetensors").save(evaluated / "data/heads/tau.safetensors")
+    assert provenance.read(results.read()).warnings[0] == "head@tau: fitted again since its results were written"
+
+
+def test_a_line_of_timings_that_a_killed_run_left_does_no_harm(evaluated):
+    stage("heads.tau", "tau")
+    with open(".cache/timings.jsonl", "a") as file:
+        file.write('{"stage": "head@cr')
+    assert [key[0] for key in provenance.durations()] == ["head@tau"]
+
+
 def test_what_cannot_be_drawn_is_told_and_its_old_picture_goes(evaluated, write, capsys):
     write("deviation", "curve")
     assert (evaluated / "data/report/deviation.png").exists()
@@ -131,6 +151,26 @@ def test_what_cannot_be_drawn_is_told_and_its_old_picture_goes(evaluated, write,
     assert "Not drawn: Feature deviation, as the stage deviation has not run." in text
 
 
+def torn(path):
+    path.write_text(path.read_text().rpartition(",")[0])
+
+
+def shorter(path):
+    with h5py.File(path, "a") as file:
+        del file["heads/tau/rank"]
+        file["heads/tau/rank"] = np.zeros(3, np.int32)
+
+
+def renamed(data):
+    shutil.move(data / "features.h5", data / "imported.h5")
+    edit("params.yaml", "features: data/features.h5", "features: data/imported/c.h5")
+
+
+def relabelled(path):
+    with h5py.File(path, "a") as file:
+        file["test/labels"][:] = file["test/labels"][()][::-1]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -140,6 +180,19 @@ def test_what_cannot_be_drawn_is_told_and_its_old_picture_goes(evaluated, write,
         (lambda data: (data / "predictions.h5").unlink(), "data/predictions.h5: not found; run `dvc repro evaluate`"),
         (lambda data: (data / "predictions.h5").write_bytes(b"x"), "data/predictions.h5: not a complete file of predictions"),
         (lambda data: (data / "heads/tau.safetensors").unlink(), "data/heads/tau.safetensors: not found; run `dvc repro`"),
+        (lambda data: (data / "results/heads/crt.json").write_text("[]"), "data/results/heads/crt.json: of an earlier version, or damaged"),
+        (lambda data: (data / "results/provenance.json").unlink(), "data/results/provenance.json: not found; run `dvc repro`"),
+        (lambda data: (data / "results/classes.csv").write_text("head,cla"), "data/results/classes.csv: of an earlier version, or damaged"),
+        (lambda data: torn(data / "results/classes.csv"), "data/results/classes.csv: of an earlier version, or damaged"),
+        (lambda data: torn(data / "results/deviation.csv"), "data/results/deviation.csv: of an earlier version, or damaged"),
+        (lambda data: torn(data / "training_classes.csv"), "data/training_classes.csv: of an earlier version, or damaged"),
+        (lambda data: (data / "training.csv").write_text(""), "data/training.csv: of an earlier version, or damaged"),
+        (lambda data: (data / "features.h5").unlink(), "data/features.h5: not found"),
+        (lambda data: (data / "images.h5").write_bytes(b"x"), "data/images.h5: not a complete images file"),
+        (lambda data: shorter(data / "predictions.h5"), "data/predictions.h5: not a complete file of predictions (arrays of different"),
+        (lambda data: edit("params.yaml", "many: 50,", "many: 20,"), "data/results: made with another section `evaluate` than that of"),
+        (lambda data: renamed(data), "data/results: of data/features.h5, and params.yaml names data/imported/c.h5; run `dvc repro`"),
+        (lambda data: relabelled(data / "features.h5"), "data/predictions.h5: of other test images than data/features.h5"),
     ],
 )
 def test_missing_results_are_a_line_and_write_nothing(evaluated, write, spoil, message):
@@ -161,45 +214,51 @@ def test_the_words_of_a_user_cannot_become_html(evaluated, write):
     assert "a-b</th>" in text
 
 
-def many_classes(classes, heads=8, seed=0):
-    """Results as of so many classes, made up."""
+def many_classes(classes, heads=8, seed=0, gaps=False):
+    """Results as of so many classes, made up; with gaps some class has no training image, one no test image, and one a $ in its name."""
     rng = np.random.default_rng(seed)
     counts = rng.permutation(np.maximum((500 * 0.01 ** (np.arange(classes) / (classes - 1))).astype(int), 1))
     labels = np.repeat(np.arange(classes), 5)
+    if gaps:
+        counts[3], labels = 0, labels[labels != 4]
     names = ["joint", *(f"head_{place}" for place in range(heads - 1))]
     said = {}
     for name in names:
         rank = rng.integers(0, 3, len(labels)).astype(np.int32)
         predicted = np.where(rank == 0, labels, (labels + 1) % classes)
         said[name] = outcomes.Outcome(predicted, rng.random(len(labels), np.float32), rank)
-    accuracies = {name: 100 * rng.random(classes) for name in names}
+    tested = np.isin(np.arange(classes), labels)
+    accuracies = {name: np.where(tested, 100 * rng.random(classes), np.nan) for name in names}
     figures = {name: {"many": 80.0, "medium": 50.0, "few": None, "all": 61.5, "ece": {"all": 3.0}, "groups": {}} for name in names}
-    deviations = {key: rng.random(classes) for key in ("deviation", "floor", "floor_low")} | {"floor_high": np.full(classes, 0.9)}
+    measured = np.where(tested & (counts > 0), 1, np.nan)
+    deviations = {key: measured * rng.random(classes) for key in ("deviation", "floor", "floor_low")} | {"floor_high": 0.9 * measured}
     by_class = {key: rng.random((4, classes)) for key in ("accuracy", "classification_ratio", "gradient_norm")}
     curve = {"epoch": np.arange(1, 5), "loss": np.ones(4), "train_accuracy": np.ones(4), "val_accuracy": np.full(4, np.nan)}
     x = rng.random((len(labels), 6), np.float32)
     split = features.Features(x, labels, classes, Classifier.linear(rng.normal(size=(classes, 6)), np.zeros(classes)))
-    found = results.Results(
+    kept = np.flatnonzero(labels != 3) if gaps else slice(None)
+    train = replace(split, features=x[kept], labels=labels[kept])
+    return results.Results(
         tree={"evaluate": {"many": 100, "few": 20}, "heads": dict.fromkeys(names)},
         title="made up",
         counts=counts,
-        names=[str(k) for k in range(classes)],
+        names=[f"_a$x^${k}" for k in range(classes)],
         figures=figures,
         accuracies=accuracies,
         norms={name: rng.random(classes) for name in names},
         labels=labels,
         outcomes=said,
         heads={"afg": Classifier(record={"beta": rng.random((41, classes)).tolist()})},
+        features={"train": train, "val": None, "test": split},
         training=results.Training(curve, np.arange(1, 5), by_class),
         deviations=deviations,
     )
-    found.__dict__["features"] = {"train": split, "val": None, "test": split}  # instead of a file
-    return found
 
 
-@pytest.mark.parametrize("classes", [2, 10, 1000])
-def test_every_picture_draws_any_number_of_classes(classes):
-    found = many_classes(classes, heads=3)
+@pytest.mark.parametrize(("classes", "gaps"), [(2, False), (10, False), (10, True), (1000, False)])
+@pytest.mark.filterwarnings("error")
+def test_every_picture_draws_any_number_of_classes(classes, gaps):
+    found = many_classes(classes, 3, gaps=gaps)
     for picture in report.PICTURES:
         if picture.name == "confusion" and classes > 100:
             with pytest.raises(style.Missing):
@@ -226,7 +285,7 @@ def test_every_picture_draws_any_number_of_heads(heads, tmp_path):
 def test_accuracy_by_tau_is_that_of_the_tau_head(evaluated):
     """Each class's accuracy at each τ, against a classifier of w / ||w||^τ, on training images, as there are no others."""
     found = results.read()
-    accuracies, split = _by_tau(found)
+    accuracies, split = by_tau(found)
     assert split == "training"
     train = found.features["train"]
     norms = np.linalg.norm(train.classifier.weight.astype(float), axis=1)
@@ -234,6 +293,16 @@ def test_accuracy_by_tau_is_that_of_the_tau_head(evaluated):
         predicted = (train.features.astype(float) @ (train.classifier.weight / norms[:, None] ** tau).T).argmax(1)
         expected = [100 * (predicted[train.labels == k] == k).mean() for k in range(4)]
         np.testing.assert_allclose(accuracies[place], expected, atol=1e-9)
+
+
+def test_classes_that_nobody_can_judge_do_not_hide_the_others():
+    found = many_classes(10, gaps=True)
+    accuracies, _ = by_tau(found)
+    assert np.isnan(accuracies[:, [3, 4]]).all()
+    assert np.isfinite(np.delete(accuracies, [3, 4], axis=1)).all()
+    (axes,) = heads.tau(found).axes
+    everything = next(line for line in axes.lines if line.get_label() == "all")
+    np.testing.assert_allclose(everything.get_ydata(), np.nanmean(accuracies, axis=1))
 
 
 def test_a_running_mean_leaves_out_what_is_not_known():
@@ -247,16 +316,9 @@ def test_results_are_read_as_they_were_written(evaluated):
         rows = list(csv.DictReader(file))
     for row in rows[:8]:
         assert found.accuracies[row["head"]][int(row["class"])] == float(row["accuracy"])
-        assert found.norms[row["head"]][int(row["class"])] == float(row["weight_norm"])
+        assert found.norms[row["head"]][int(row["class"])] == pytest.approx(float(row["weight_norm"]), rel=1e-5)
     assert found.training.by_class["accuracy"].shape == (3, 4)
     assert found.order.tolist() == [0, 1, 2, 3]
-
-
-def test_results_of_an_earlier_version_are_refused(evaluated):
-    for path in (evaluated / "data/results/heads").glob("*.json"):
-        path.write_text('{"many": 1.0, "medium": 1.0, "few": 1.0, "all": 1.0, "micro": 1.0, "selected_on": "nothing"}')
-    with pytest.raises(InputError, match="data/results: made by an earlier version; run `dvc repro evaluate`"):
-        results.read()
 
 
 def test_a_column_s_text_is_what_its_value_is():

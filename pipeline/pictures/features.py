@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipeline.pictures.style import Missing, by_size, colour, running_mean
+from pipeline.pictures.style import Missing, by_size, colour
 
 if TYPE_CHECKING:
     from pipeline.results import Results
@@ -24,21 +24,20 @@ def deviation(found: Results) -> Figure:
     if found.deviations is None:
         raise Missing("the stage deviation has not run")
     sorted_by_size = {key: column[found.order] for key, column in found.deviations.items()}
-    window = max(found.classes // 40, 1)
-    smooth = (lambda column: column) if window == 1 else (lambda column: running_mean(column, window))
     figure = Figure(figsize=(6.4, 3.4))
     axes, at = figure.subplots(), np.arange(found.classes)
-    low, high = (smooth(sorted_by_size[f"floor_{end}"]) for end in ("low", "high"))
-    axes.fill_between(at, low, high, color=colour(6), alpha=0.3, linewidth=0, label="by chance alone (95 %)")
-    axes.plot(at, smooth(sorted_by_size["floor"]), color=colour(6), linestyle="--", linewidth=1, label="by chance alone (mean)")
-    above = sorted_by_size["deviation"] > sorted_by_size["floor_high"]
+    low, high = sorted_by_size["floor_low"], sorted_by_size["floor_high"]
+    axes.fill_between(at, low, high, color=colour(6), alpha=0.3, linewidth=0, step="mid", label="by chance alone (95 %)")
+    axes.plot(at, sorted_by_size["floor"], color=colour(6), linestyle="--", linewidth=1, label="by chance alone (mean)")
+    above = sorted_by_size["deviation"] > high
     size = 5 if found.classes <= 100 else 2
-    for chosen, marker, place, name in ((~above, "o", 0, "within chance"), (above, "^", 1, "above chance")):
+    for chosen, marker, place, name in ((sorted_by_size["deviation"] <= high, "o", 0, "within chance"), (above, "^", 1, "above chance")):
         values = sorted_by_size["deviation"][chosen]
         axes.plot(at[chosen], values, marker, markersize=size, color=colour(place), label=f"{name} ({chosen.sum()} classes)")
     by_size(axes, found)
     axes.set_ylabel("feature deviation (L2 of unit features)")
-    axes.set_ylim(0, None)
+    top = np.nanmax([high, sorted_by_size["deviation"]], initial=0.1)
+    axes.set_ylim(0, 1.2 * top)  # with room for the legend
     axes.legend(loc="upper left", ncols=2)
     return figure
 
@@ -61,11 +60,14 @@ def tsne(found: Results) -> Figure:
         test, train = drawn.points[of_class & ~drawn.train], drawn.points[of_class & drawn.train]
         axes.scatter(*test.T, s=14, facecolors="none", edgecolors=tint, linewidths=0.7, alpha=0.75)
         axes.scatter(*train.T, s=20, marker="^", color=tint, linewidths=0.4, edgecolors=mpl.rcParams["axes.facecolor"])
-        axes.plot([], [], "s", color=tint, label=f"{found.names[k]} ({found.counts[k]:,})")
+        label = f"\u200b{found.names[k]} ({found.counts[k]:,})"  # one that begins with _ would be left out
+        axes.plot([], [], "s", color=tint, label=label)
     axes.plot([], [], "^", color=mpl.rcParams["text.color"], label="training image")
     axes.plot([], [], "o", markerfacecolor="none", color=mpl.rcParams["text.color"], label="test image")
     axes.set(xticks=[], yticks=[], xlabel="t-SNE, first direction", ylabel="t-SNE, second direction")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, title="class (training images)")
+    legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, title="class (training images)")
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a class may be called what it likes
     return figure
 
 

@@ -10,14 +10,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pipeline import metrics
+from pipeline.classifier import Classifier
 from pipeline.pictures.style import Missing, by_size, colour, over_classes, panels, stroke
-from pipeline.search import GRID, judges
+from pipeline.search import GRID, judges, tries
 
 if TYPE_CHECKING:
     from pipeline.results import Results
 
 MOST_CLASSES = 100  # whose confusion can be seen
-BLOCK = 4096
 
 
 def accuracy(found: Results) -> Figure:
@@ -70,8 +70,8 @@ def norms(found: Results) -> Figure:
     figure = Figure(figsize=(6.4, 3.6))
     axes = figure.subplots()
     for place, (name, values) in enumerate(found.norms.items()):
-        if np.isfinite(values).any() and np.nanmean(values) > 0:
-            over_classes(axes, (values / np.nanmean(values))[found.order], label=name, **stroke(place))
+        if values.any():
+            over_classes(axes, (values / values.mean())[found.order], label=name, **stroke(place))
     by_size(axes, found)
     axes.set_ylabel("weight norm / mean over classes")
     axes.set_ylim(0, None)
@@ -81,13 +81,14 @@ def norms(found: Results) -> Figure:
 
 def tau(found: Results) -> Figure:
     """Accuracy under τ-normalisation by τ, on the images that may choose it (Kang et al. 2020, figure 2, right)."""
-    accuracies, split = _by_tau(found)
+    accuracies, split = by_tau(found)
     figure = Figure(figsize=(5.6, 3.4))
     axes = figure.subplots()
+    judged = np.isfinite(accuracies).all(0)
     for name, mask in found.groups.items():
-        if mask.any():
-            axes.plot(GRID, np.nanmean(accuracies[:, mask], axis=1), label=name)
-    everything = accuracies.mean(1)
+        if (mask & judged).any():
+            axes.plot(GRID, accuracies[:, mask & judged].mean(1), label=name)
+    everything = accuracies[:, judged].mean(1)
     axes.plot(GRID, everything, color=mpl.rcParams["text.color"], linewidth=2.2, label="all")
     best = int(everything.argmax())
     axes.plot(GRID[best], everything[best], "o", color=mpl.rcParams["text.color"])
@@ -98,23 +99,17 @@ def tau(found: Results) -> Figure:
 
 
 @cache
-def _by_tau(found: Results) -> tuple[np.ndarray, str]:
-    """Accuracies (t, c) of stage one's classifier by τ, and the split that they are of; never the test set."""
+def by_tau(found: Results) -> tuple[np.ndarray, str]:
+    """Accuracies (t, c), percent, of τ-normalised weights by τ, and the split that they are of, never the test set; NaN: not judged."""
     train = found.features["train"]
-    if train.classifier is None or train.classifier.means is not None:
-        raise Missing("these features have no linear classifier of stage one")
+    if train.classifier is None:
+        raise Missing("these features have no classifier of stage one")
     judge, split = judges(train, found.features["val"])
-    classifier = train.classifier
-    factors = (np.maximum(np.linalg.norm(classifier.weight, axis=1), 1e-12) ** -GRID[:, None]).astype(np.float32)  # (t, c)
-    hits = np.zeros((len(GRID), found.classes))
-    for start in range(0, len(judge.labels), BLOCK):
-        some = slice(start, start + BLOCK)
-        logits, labels = classifier.scores(judge.features[some]) - classifier.bias, judge.labels[some]
-        for row, factor in zip(hits, factors, strict=True):
-            row += np.bincount(labels[(logits * factor).argmax(1) == labels], minlength=found.classes)
-    present = judge.class_counts > 0
+    stage_one = train.classifier
+    plain = Classifier.linear(stage_one.weight, np.zeros(found.classes), transform=stage_one.transform, absent=train.absent)
+    factors = np.maximum(stage_one.norms.astype(float), 1e-12) ** -GRID[:, None]  # (t, c)
     names = {"val": "validation", "train": "training", "val + train": "validation (and training)"}
-    return np.where(present, 100 * hits / np.maximum(judge.class_counts, 1), np.nan), names[split]
+    return 100 * tries(judge, plain, "multiply", factors), names[split]
 
 
 def reliability(found: Results) -> Figure:

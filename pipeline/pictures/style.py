@@ -51,7 +51,7 @@ def theme(name: str) -> Iterator[None]:
 
 
 def render(draw: Callable[[Results], Figure], found: Results, name: str) -> bytes:
-    """A picture as PNG for a `light` or `dark` page; its bytes depend on the results and on matplotlib's version alone."""
+    """A picture as PNG for a `light` or `dark` page; the same bytes for the same results, versions of packages and machine."""
     with theme(name):
         target = io.BytesIO()
         draw(found).savefig(target, format="png", metadata={"Software": None})

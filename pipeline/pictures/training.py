@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from pipeline import extract, params
 from pipeline.pictures.style import Missing, colour
 
 if TYPE_CHECKING:
@@ -75,5 +76,7 @@ def _extremes(found: Results, key: str) -> tuple[Figure, Axes]:
 
 def _training(found: Results) -> Training:
     if found.training is None:
-        raise Missing("stage one has not run here: the features are imported")
+        where = params.features_file(found.tree)
+        imported = f"stage one has not run here: {where} is imported"
+        raise Missing("data/training.csv or data/training_classes.csv is missing; `dvc pull train`" if where == extract.FILE else imported)
     return found.training

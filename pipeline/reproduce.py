@@ -1,0 +1,200 @@
+"""Reproduce cells of the papers' tables, without DVC, so that it also runs on a bare machine with a GPU.
+
+`run` makes all stages of a cell in a folder of its own, `.cache/reproduction/CELL/seed-N`, and adds a row for each head to
+data/reproduction/runs.csv. What is there already is not made again, and a training that was cut off goes on. `table` puts the rows beside
+the published numbers; `--write README.md` puts that table between its two markers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from ruamel.yaml import YAML
+
+from pipeline import cells, params, provenance, published, tables
+from pipeline.files import InputError, interruptible, write_csv, write_text
+from pipeline.rows import Row, group
+from pipeline.runs import Run
+from pipeline.settings import results
+from pipeline.tables import Cell, Table
+
+WORK = Path(".cache/reproduction")
+RUNS = Path("data/reproduction/runs.csv")
+MARKERS = ("<!-- reproduction -->\n", "<!-- end of reproduction -->\n")
+STAGES = {"prepare": "data/images.h5", "train": "data/backbone.safetensors", "extract": "data/features.h5"}  # and what each makes
+FIGURES = ("many", "medium", "few", "all")
+CODE = Path(__file__).parents[1]
+
+
+@interruptible("reproduce: stopped; run it again, and it goes on")
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        "python -m pipeline.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    making = commands.add_parser("run", help="run a cell")
+    making.add_argument("cell", help="as in cifar100-lt-100/autoaugment/graloss: names of data/reproduction/cells.yaml")
+    making.add_argument("--seed", type=int, default=0, help="of stage one and the heads; the images are always those of the papers")
+    making.add_argument("--root", default=os.environ.get("TAILCACHE_CIFAR"), help="folder of the data set; default: $TAILCACHE_CIFAR")
+    making.set_defaults(do=run)
+    showing = commands.add_parser("table", help="all cells beside the published numbers")
+    showing.add_argument("--write", type=Path, metavar="FILE", help=f"between {MARKERS[0].strip()} and {MARKERS[1].strip()}")
+    showing.set_defaults(do=table)
+    options = parser.parse_args()
+    options.do(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Make what is missing of a cell, then write its rows."""
+    if not options.root:
+        raise InputError("reproduce: name the folder of the data set, with --root or in TAILCACHE_CIFAR")
+    tree = cells.compose(options.cell, options.seed, str(Path(options.root).resolve()), cells.read(), params.read())
+    folder = WORK / options.cell / f"seed-{options.seed}"
+    start(folder, tree)
+    for stage, made in STAGES.items():
+        if not (folder / made).exists():
+            call(folder, stage)
+    judged = folder / "data/results/provenance.json"
+    fitted = [folder / f"data/heads/{head}.safetensors" for head in tree["heads"]]
+    for path in fitted:
+        if not path.exists():
+            call(folder, f"heads.{tree['heads'][path.stem]['kind']}", path.stem)
+    if not judged.exists() or judged.stat().st_mtime < max(path.stat().st_mtime for path in fitted):
+        call(folder, "evaluate")
+    keep(options.cell, options.seed, folder)
+
+
+def start(folder: Path, tree: dict[str, Any]) -> None:
+    """Give the folder its params.yaml, and note the commit that its training begins with.
+
+    Raises
+    ------
+    InputError
+        If another params.yaml is there: what the folder holds was made with that one.
+    """
+    file = folder / "params.yaml"
+    if file.exists():
+        if params.read(file) != tree:
+            raise InputError(f"{file}: of an earlier cells.yaml or params.yaml; remove {folder} to start over")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write = {"revision": provenance.revision(), "device": device_name()}
+    (folder / "about.json").write_text(json.dumps(write) + "\n", encoding="utf-8")
+    with (folder / "params.yaml.new").open("w", encoding="utf-8") as target:
+        YAML().dump(tree, target)
+    (folder / "params.yaml.new").replace(file)
+
+
+def call(folder: Path, stage: str, *arguments: str) -> None:
+    """Run a stage in the folder with the code of this clone."""
+    print(f"reproduce: {folder}: {stage} {' '.join(arguments)}".rstrip(), flush=True)
+    done = subprocess.run([sys.executable, "-m", f"pipeline.{stage}", *arguments], cwd=folder, env={**os.environ, "PYTHONPATH": str(CODE)})
+    if done.returncode:
+        raise InputError(f"reproduce: {stage} failed in {folder} (status {done.returncode})")
+
+
+def device_name() -> str:
+    """The GPU's name, or the processor's and how many threads of it are used."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    known = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = next((line.partition(":")[2].strip() for line in known.splitlines() if line.startswith("model name")), platform.machine())
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+def keep(cell: str, seed: int, folder: Path) -> None:
+    """Put the rows of a finished run into runs.csv, in the place of those of the same cell and seed."""
+    times = seconds(folder)
+    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    new = []
+    for head in params.head_names(params.read(folder / "params.yaml")):
+        figures = json.loads((folder / f"data/results/heads/{head}.json").read_text(encoding="utf-8"))
+        chosen = " ".join(f"{key}={value:g}" for key, value in figures.get("chosen", {}).items())
+        new.append(
+            {"cell": cell, "seed": seed, "head": head}
+            | {split: figures[split] for split in FIGURES}
+            | {"selected_on": figures["selected_on"], "chosen": chosen}
+            | {"train_seconds": times.get("train"), "extract_seconds": times.get("extract"), "seconds": times.get(f"head@{head}")}
+            | about
+        )
+    old = [row for row in read() if (row["cell"], row["seed"]) != (cell, str(seed))]
+    write_csv(RUNS, sorted([*old, *new], key=lambda row: (row["cell"], int(row["seed"]))))
+    print(f"reproduce: {cell}, seed {seed}: {len(new)} heads -> {RUNS}")
+
+
+def seconds(folder: Path) -> dict[str, float]:
+    """How long each stage took; of a training that went on after a pause, all its images at the rate of its last part."""
+    file, found = folder / ".cache/timings.jsonl", {}
+    for line in map(json.loads, file.read_text(encoding="utf-8").splitlines() if file.exists() else ()):
+        found[line["stage"]] = line["seconds"]
+        if line["stage"] == "train" and line["images"]:
+            with h5py.File(folder / STAGES["prepare"], "r") as images:
+                total = params.read(folder / "params.yaml")["train"]["epochs"] * len(images["train/labels"])
+            found["train"] = round(line["seconds"] / line["images"] * total, 1)
+    return found
+
+
+def read() -> list[dict[str, str]]:
+    """The rows of runs.csv; none before the first run."""
+    return list(csv.DictReader(RUNS.read_text(encoding="utf-8").splitlines())) if RUNS.exists() else []
+
+
+def table(options: argparse.Namespace) -> None:
+    """Print or write two tables: ours beside the papers, and all heads of all cells."""
+    rows = read()
+    if not rows:
+        raise InputError(f"{RUNS}: no rows; `python -m pipeline.reproduce run CELL` makes some")
+    ours = settings_of(rows)
+    beside, _ = published.compare(ours)
+    text = "\n\n".join([tables.markdown(beside), tables.markdown(every_cell(rows))])
+    if not options.write:
+        print(text)
+        return
+    before, first, rest = options.write.read_text(encoding="utf-8").partition(MARKERS[0])
+    _, second, after = rest.partition(MARKERS[1])
+    if not second:
+        raise InputError(f"{options.write}: has no lines {MARKERS[0].strip()} and {MARKERS[1].strip()}")
+    write_text(options.write, f"{before}{first}\n{text}\n\n{second}{after}")
+
+
+def settings_of(rows: list[dict[str, str]]) -> list[Row]:
+    """The rows grouped over seeds, each with the parameters of its cell."""
+    known, tree = cells.read(), params.read()
+    found: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
+    for row in rows:
+        figures = {split: float(row[split]) if row[split] else None for split in FIGURES}
+        found.setdefault((row["cell"], row["seed"]), {})[row["head"]] = figures
+    runs = [
+        Run(f"{cell} {seed}", None, cells.compose(cell, int(seed), "", known, tree), heads, {}, Path())
+        for (cell, seed), heads in found.items()
+    ]
+    return group([result for each in runs for result in results(each)])
+
+
+def every_cell(rows: list[dict[str, str]]) -> Table:
+    """Mean and spread of every cell and head."""
+    several: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in rows:
+        several.setdefault((row["cell"], row["head"]), []).append(row)
+    lines = []
+    for (cell, head), same in several.items():
+        values = [np.array([float(row[split]) for row in same if row[split]]) for split in FIGURES]
+        lines.append([Cell(text) for text in (cell, head, str(len(same)), *map(tables.mean_std, values), same[0]["selected_on"])])
+    numbers = [False, False, *[True] * (1 + len(FIGURES)), False]
+    return Table("every head of every cell, test accuracy in percent", ["cell", "head", "n", *FIGURES, "selected on"], numbers, lines, [])
+
+
+if __name__ == "__main__":
+    main()

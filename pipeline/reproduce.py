@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from ruamel.yaml import YAML
 
-from pipeline import cells, params, provenance, published, tables
+from pipeline import cells, image_level, params, provenance, published, tables
 from pipeline.files import InputError, interruptible, write_csv, write_text
 from pipeline.rows import Row, group
 from pipeline.runs import Run
@@ -46,6 +46,7 @@ def main() -> None:
     making.add_argument("cell", help="as in cifar100-lt-100/autoaugment/graloss: names of data/reproduction/cells.yaml")
     making.add_argument("--seed", type=int, default=0, help="of stage one and the heads; the images are always those of the papers")
     making.add_argument("--root", default=os.environ.get("TAILCACHE_CIFAR"), help="folder of the data set; default: $TAILCACHE_CIFAR")
+    making.add_argument("--images", action="store_true", help="also cRT and LWS over images, as the reference code has them")
     making.set_defaults(do=run)
     showing = commands.add_parser("table", help="all cells beside the published numbers")
     showing.add_argument("--write", type=Path, metavar="FILE", help=f"between {MARKERS[0].strip()} and {MARKERS[1].strip()}")
@@ -71,7 +72,16 @@ def run(options: argparse.Namespace) -> None:
             call(folder, f"heads.{tree['heads'][path.stem]['kind']}", path.stem)
     if not judged.exists() or judged.stat().st_mtime < max(path.stat().st_mtime for path in fitted):
         call(folder, "evaluate")
+    for kind in image_level.KINDS if options.images else ():
+        if kind not in over_images(folder):
+            call(folder, "image_level", kind)
     keep(options.cell, options.seed, folder)
+
+
+def over_images(folder: Path) -> dict[str, Any]:
+    """Figures of the heads that were trained over images, by kind."""
+    file = folder / image_level.FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def start(folder: Path, tree: dict[str, Any]) -> None:
@@ -118,17 +128,19 @@ def keep(cell: str, seed: int, folder: Path) -> None:
     """Put the rows of a finished run into runs.csv, in the place of those of the same cell and seed."""
     times = seconds(folder)
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    new = []
-    for head in params.head_names(params.read(folder / "params.yaml")):
-        figures = json.loads((folder / f"data/results/heads/{head}.json").read_text(encoding="utf-8"))
-        chosen = " ".join(f"{key}={value:g}" for key, value in figures.get("chosen", {}).items())
-        new.append(
-            {"cell": cell, "seed": seed, "head": head}
-            | {split: figures[split] for split in FIGURES}
-            | {"selected_on": figures["selected_on"], "chosen": chosen}
-            | {"train_seconds": times.get("train"), "extract_seconds": times.get("extract"), "seconds": times.get(f"head@{head}")}
-            | about
-        )
+    heads = params.head_names(params.read(folder / "params.yaml"))
+    known = {head: json.loads((folder / f"data/results/heads/{head}.json").read_text(encoding="utf-8")) for head in heads}
+    known = {head: {"seconds": times.get(f"head@{head}"), **figures} for head, figures in known.items()}
+    known |= {f"{kind}_images": figures for kind, figures in over_images(folder).items()}
+    new = [
+        {"cell": cell, "seed": seed, "head": head}
+        | {split: figures[split] for split in FIGURES}
+        | {"selected_on": figures["selected_on"]}
+        | {"chosen": " ".join(f"{key}={value:g}" for key, value in figures.get("chosen", {}).items())}
+        | {"seconds": figures["seconds"], "train_seconds": times.get("train"), "extract_seconds": times.get("extract")}
+        | about
+        for head, figures in known.items()
+    ]
     old = [row for row in read() if (row["cell"], row["seed"]) != (cell, str(seed))]
     write_csv(RUNS, sorted([*old, *new], key=lambda row: (row["cell"], int(row["seed"]))))
     print(f"reproduce: {cell}, seed {seed}: {len(new)} heads -> {RUNS}")
@@ -172,6 +184,7 @@ def table(options: argparse.Namespace) -> None:
 def settings_of(rows: list[dict[str, str]]) -> list[Row]:
     """The rows grouped over seeds, each with the parameters of its cell."""
     known, tree = cells.read(), params.read()
+    known["heads"] |= {f"{kind}_images": known["heads"].get(kind, {"kind": kind}) for kind in image_level.KINDS}
     found: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
     for row in rows:
         figures = {split: float(row[split]) if row[split] else None for split in FIGURES}

@@ -75,7 +75,7 @@ def project(workspace, small, monkeypatch):  # noqa: F811
     """A workspace whose cells are tiny, with a small CIFAR-10; a function that calls `reproduce`."""
     (workspace / "data/reproduction").mkdir(parents=True)
     shutil.copy(ROOT / published.FILE, published.FILE)
-    tiny = {**KNOWN, "heads": {name: KNOWN["heads"][name] for name in ("joint", "tau_val", "crt_views")}}
+    tiny = {**KNOWN, "heads": {name: KNOWN["heads"][name] for name in ("joint", "tau_val", "crt", "lws")}}
     tiny["common"] = json.loads(json.dumps(KNOWN["common"]))
     tiny["common"]["train"] |= {"epochs": 2, "warmup_epochs": 0, "batch": 32}
     tiny["common"]["train"]["backbone"] |= {"depth": 8, "width": 4}
@@ -100,7 +100,7 @@ def rows():
 def test_a_cell_runs_keeps_its_rows_and_is_not_made_again(project, capfd):
     project("run", "cifar10-lt-2/plain/ce", "--seed", "1")
     folder = reproduce.WORK / "cifar10-lt-2/plain/ce/seed-1"
-    assert [row["head"] for row in rows()] == ["joint", "tau_val", "crt_views"]
+    assert [row["head"] for row in rows()] == ["joint", "tau_val", "crt", "lws"]
     for row in rows():
         figures = json.loads((folder / f"data/results/heads/{row['head']}.json").read_text())
         assert float(row["all"]) == figures["all"]
@@ -109,10 +109,14 @@ def test_a_cell_runs_keeps_its_rows_and_is_not_made_again(project, capfd):
     assert rows()[1]["chosen"].startswith("tau=")
     capfd.readouterr()
     (folder / "data/heads/tau_val.safetensors").unlink()  # as if killed before it
-    project("run", "cifar10-lt-2/plain/ce", "--seed", "1")
+    project("run", "cifar10-lt-2/plain/ce", "--seed", "1", "--images")
     ran = re.findall(r"seed-1: (\S+.*)", capfd.readouterr().out)
-    assert ran == ["heads.tau tau_val", "evaluate"]
-    assert len(rows()) == 3
+    assert ran == ["heads.tau tau_val", "evaluate", "image_level crt", "image_level lws"]
+    assert [row["head"] for row in rows()] == ["joint", "tau_val", "crt", "lws", "crt_images", "lws_images"]
+    assert all(float(row["seconds"]) >= 0 for row in rows())
+    project("run", "cifar10-lt-2/plain/ce", "--seed", "1")
+    assert "image_level" not in capfd.readouterr().out
+    assert len(rows()) == 6
 
 
 def test_the_table_is_of_all_runs(project, capsys):

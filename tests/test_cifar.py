@@ -163,6 +163,6 @@ def test_all_stages_on_cifar_100_lt(workspace):
     for name in ("prepare", "train", "extract", *((f"heads.{kind}", kind) for kind in heads), "deviation", "evaluate"):
         done = stage(*([name] if isinstance(name, str) else name))
     assert "many (35)" in done.stdout and "medium (35)" in done.stdout and "few (30)" in done.stdout
-    accuracies = [float(line.split()[4].strip("*")) for line in done.stdout.splitlines()[2:]]
+    accuracies = [float(line.split()[4].strip("*")) for line in done.stdout.splitlines()[3:]]
     assert len(accuracies) == len(heads)
     assert min(accuracies) > 2.0

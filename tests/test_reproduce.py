@@ -97,6 +97,7 @@ def rows():
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_cell_runs_keeps_its_rows_and_is_not_made_again(project, capfd):
     project("run", "cifar10-lt-2/plain/ce", "--seed", "1")
     folder = reproduce.WORK / "cifar10-lt-2/plain/ce/seed-1"

@@ -56,6 +56,4 @@ def merge(tree: dict[str, Any], change: dict[str, Any]) -> None:
 
 def read() -> dict[str, Any]:
     """cells.yaml."""
-    if not FILE.exists():
-        raise InputError(f"{FILE}: not found; run from the repository's root folder")
     return params.read(FILE)

@@ -68,6 +68,7 @@ def fit(name: str, head: Retraining, data: ImageSet, network: Network, augmentat
     from pipeline.device import device
     from pipeline.feed import Feed
     from pipeline.sgd import minimise, new_linear
+    from pipeline.stage_one import batches
 
     network.to(device(), memory_format=torch.channels_last).requires_grad_(False)
     if name == "crt":
@@ -80,8 +81,7 @@ def fit(name: str, head: Retraining, data: ImageSet, network: Network, augmentat
     def losses() -> Iterator[torch.Tensor]:
         network.train()
         for epoch in range(head.epochs):
-            batches = [rows for rows in np.split(order(epoch), range(head.batch, len(data.train.labels), head.batch)) if len(rows) > 1]
-            for pixels, labels in feed.epoch(batches, np.random.default_rng([seed, epoch, 8])):
+            for pixels, labels in feed.epoch(batches(order(epoch), head.batch), np.random.default_rng([seed, epoch, 8])):
                 with torch.no_grad():
                     x = network.features(pixels).float()
                 yield torch.nn.functional.cross_entropy(student(x), labels)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader
 
 from pipeline import metrics, params
+from pipeline.pictures.style import DPI
 
 if TYPE_CHECKING:
     from pipeline.provenance import Artefact, Provenance
     from pipeline.results import Results
 
-DPI = 150  # of the pictures; a page has 96 to the inch
 WIDE = 1000  # pixels: a wider picture takes the width of the page
 
 
@@ -129,7 +129,7 @@ def picture(drawn: Drawn) -> dict[str, Any]:
     """What page.html needs of a picture; its width on the page is its size in inches."""
     (pixels,) = struct.unpack(">I", drawn.light[16:20])  # the width in the header of a PNG
     light, dark = (base64.b64encode(each).decode() for each in (drawn.light, drawn.dark))
-    width = round(pixels * 96 / DPI)
+    width = round(pixels * 96 / DPI)  # a page has 96 to the inch
     return {**drawn._asdict(), "light": light, "dark": dark, "width": width, "wide": pixels > WIDE}
 
 

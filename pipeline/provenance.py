@@ -11,17 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ruamel.yaml import YAML, YAMLError
-
-from pipeline import backbone, evaluate, extract, images, outcomes, params
-from pipeline.files import TIMINGS, md5
+from pipeline import backbone, evaluate, extract, images, outcomes, params, runs
+from pipeline.files import TIMINGS, InputError, md5
 
 if TYPE_CHECKING:
     from pipeline.results import Results
 
 LOCK = Path("dvc.lock")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "faiss-cpu", "h5py", "matplotlib", "dvc")
-NOT_MEASURED = "not measured"
 
 
 class Artefact(NamedTuple):
@@ -106,9 +103,9 @@ def warnings(tree: dict[str, Any], artefacts: list[Artefact]) -> list[str]:
     if not LOCK.exists():
         return [*refitted, "no dvc.lock here, so nothing tells which parameters these results were made with"]
     try:
-        lock = YAML(typ="safe").load(LOCK.read_text(encoding="utf-8"))
-    except YAMLError:
-        return [*refitted, f"{LOCK}: not valid YAML, perhaps a merge conflict; resolve it, then `dvc repro`"]
+        lock = runs.load(LOCK.read_text(encoding="utf-8"), LOCK.as_posix())
+    except InputError as error:
+        return [*refitted, str(error)]
     return [*refitted, *differences(params.find(lock, "stages") or {}, tree, artefacts)]
 
 

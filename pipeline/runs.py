@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML, YAMLError
 
-from pipeline import params
+from pipeline import evaluate, outcomes, params
 from pipeline.files import InputError, md5
 
-RESULTS = "data/results/heads"
-PROVENANCE = "data/results/provenance.json"
-PREDICTIONS = "data/predictions.h5"
+RESULTS = (evaluate.RESULTS / "heads").as_posix()
+PROVENANCE = evaluate.PROVENANCE.as_posix()
+PREDICTIONS = outcomes.FILE.as_posix()
 
 
 class Run(NamedTuple):
@@ -152,12 +152,23 @@ def head_names(lock: dict[str, Any]) -> list[str]:
     return [*used["heads"], *(used["evaluate"].get("ensembles") or {})]
 
 
-def parse(text: str | None, name: str) -> dict[str, Any] | None:
-    """Content of a dvc.lock; None for one in which `evaluate` has not run."""
+def load(text: str, name: str) -> dict[str, Any] | None:
+    """Content of a dvc.lock.
+
+    Raises
+    ------
+    InputError
+        If it is no YAML: the line calls it `name`.
+    """
     try:
-        content = YAML(typ="safe").load(text) if text else None
+        return YAML(typ="safe").load(text)
     except YAMLError:
         raise InputError(f"{name}: not valid YAML, perhaps a merge conflict; resolve it, then `dvc repro`") from None
+
+
+def parse(text: str | None, name: str) -> dict[str, Any] | None:
+    """Content of a dvc.lock; None for one in which `evaluate` has not run."""
+    content = load(text, name) if text else None
     judged = content.get("stages", {}).get("evaluate", {}) if content else {}
     return content if {"evaluate", "heads"} <= judged.get("params", {}).get("params.yaml", {}).keys() else None
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pipeline import params
+from pipeline import extract, params
 from pipeline.evaluate import Evaluate
 from pipeline.files import InputError
 from pipeline.runs import Run
 
-OWN = "data/features.h5"  # the features that `extract` writes, and not imported ones
+OWN = extract.FILE.as_posix()  # the features that `extract` writes, and not imported ones
 THRESHOLDS = {f"evaluate.{name}": Evaluate.model_fields[name].default for name in ("many", "few")}
 
 
@@ -37,9 +37,7 @@ class Result(NamedTuple):
 
     def figure(self, column: str) -> float | None:
         """A figure by its dotted name in data/results/heads/NAME.json; None where there is none, as for a group without classes."""
-        node: Any = self.run.figures[self.head]
-        for key in column.split("."):
-            node = node.get(key) if isinstance(node, dict) else None
+        node = params.find(self.run.figures[self.head], column)
         return None if node is None or isinstance(node, str | dict | list) else float(node)
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from pipeline import metrics
 from pipeline.classifier import Classifier
-from pipeline.pictures.style import Missing, by_size, colour, over_classes, panels, stroke
+from pipeline.pictures.style import Missing, by_size, colour, over_classes, panels, stroke, window_of
 from pipeline.search import GRID, judges, tries
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def change(found: Results) -> Figure:
     if "joint" not in found.figures or not others:
         raise Missing("it needs a head named joint and another one")
     figure, axes = panels(len(others), 3, (2.9, 1.9), sharex=True, sharey=True)
-    window = max(found.classes // 40, 1)
+    window = window_of(found.classes)
     for place, (name, axis) in enumerate(zip(others, axes, strict=True)):
         difference = (found.accuracies[name] - found.accuracies["joint"])[found.order]
         axis.axhline(0, color=mpl.rcParams["text.color"], linewidth=0.8)

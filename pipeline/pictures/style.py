@@ -21,6 +21,7 @@ COLOURS = {
     "dark": ["#56b4e9", "#ff9248", "#2ecc9b", "#f0a3cc", "#f5c242", "#8fb7ff", "#b5b5b5"],
 }
 GROUND = {"light": ("#ffffff", "#1f2328", "#d7dbe0"), "dark": ("#15181d", "#e4e7eb", "#3a404a")}  # page, text, lines
+DPI = 150
 STROKES = ["-", "--", "-.", ":"]
 
 
@@ -44,7 +45,7 @@ def theme(name: str) -> Iterator[None]:
             "lines.linewidth": 1.6,
         },
         **{"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "axes.titlesize": 9.5, "legend.framealpha": 0.9},
-        **{"font.family": "DejaVu Sans", "figure.constrained_layout.use": True, "savefig.dpi": 150, "legend.fontsize": 8},
+        **{"font.family": "DejaVu Sans", "figure.constrained_layout.use": True, "savefig.dpi": DPI, "legend.fontsize": 8},
     }
     with mpl.rc_context({**mpl.rcParamsDefault, "backend": "agg", **settings}):
         yield
@@ -100,13 +101,18 @@ def by_size(axes: Axes, found: Results, label: bool = True) -> None:
 
 def over_classes(axes: Axes, values: np.ndarray, **look: object) -> None:
     """Values (c,) of sorted classes: a line with points for few classes; for many, faint points and their running mean."""
-    window = max(len(values) // 40, 1)
+    window = window_of(len(values))
     at = np.arange(len(values))
     if window == 1:
         axes.plot(at, values, marker="o", markersize=3, **look)
         return
     (drawn,) = axes.plot(at, running_mean(values, window), **look)
     axes.plot(at, values, ".", markersize=2, alpha=0.25, color=drawn.get_color(), zorder=1)
+
+
+def window_of(classes: int) -> int:
+    """Neighbours on each side that a running mean takes in; 1, for few classes, stands for no mean at all."""
+    return max(classes // 40, 1)
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 The images pass a frozen ResNet-32 as in Kang et al.'s code: batch 512, crop and flip by a loader's workers, BatchNorm in training mode,
 float32, and the 10,000 images of a validation set after every epoch. One such epoch is timed and counted ten times.
-"""
 
-import time
+What is asserted is processor time. Of the stage's two seconds of wall time most is `import torch` on one processor, which work beside it
+may double; epochs over images last minutes on all processors and hardly notice.
+"""
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from pipeline import extract, params, sampling, stage_one
-from tests.benchmarks.timing import chosen, report, seconds
+from tests.benchmarks.timing import chosen, processor_seconds, report, seconds
 from tests.conftest import edit, stage
 
 BATCH, VALIDATION = 512, 10_000
@@ -63,19 +64,25 @@ def an_epoch_over_images(data, network):
 @pytest.mark.slow
 def test_crt_on_cached_features_is_far_faster_than_epochs_over_images(data, workspace):
     network = stage_one.new_network(chosen(), data, 0)
-    start = time.perf_counter()
-    extract.write(extract.FILE, network, data, extract.read_params(params.read()))
-    extraction, count = time.perf_counter() - start, len(data.train.labels) + len(data.test.labels)
+    extraction = both(lambda: extract.write(extract.FILE, network, data, extract.read_params(params.read())))
+    count = len(data.train.labels) + len(data.test.labels)
     edit("params.yaml", "crt: {kind: crt, epochs: 10, lr: 0.05, batch: 32,", f"crt: {{kind: crt, epochs: 10, lr: 0.2, batch: {BATCH},")
-    mine = min(seconds(lambda: stage("heads.crt", "crt")) for _ in range(3))
-    theirs = 10 * seconds(an_epoch_over_images(data, network))
-    what = "the `crt` stage, ten epochs, process start included"
-    report(what, f"{mine:.1f} s", f"ten epochs over images, validation included: {theirs:,.0f} s", f"{theirs / mine:.0f}", "≥ 100")
-    report(
-        f"the same and the extraction of {count:,} images",
-        f"{mine + extraction:.1f} s",
-        "the same",
-        f"{theirs / (mine + extraction):.0f}",
-        "–",
-    )
-    assert theirs / mine >= 100
+    mine = min((both(lambda: stage("heads.crt", "crt")) for _ in range(3)), key=sum)
+    theirs = 10 * both(an_epoch_over_images(data, network))
+    row("the `crt` stage, ten epochs, process start included", mine, "ten epochs over images, validation included", theirs, "≥ 100")
+    row(f"the same and the extraction of {count:,} images", mine + extraction, "the same", theirs, "–")
+    assert theirs[1] / mine[1] >= 100
+
+
+def both(work):
+    """Seconds of a call and its processor seconds (2,)."""
+    spent = []
+    wall = seconds(lambda: spent.append(processor_seconds(work)))
+    return np.array([wall, *spent])
+
+
+def row(what, mine, other, theirs, bound):
+    """Keep a row with both times; the bound is for processor time."""
+    spent = "{:,.1f} s, {:,.1f} s of processors"
+    ratios = "{:.0f}, processors {:.0f}".format(*theirs / mine)
+    report(what, spent.format(*mine), f"{other}: {spent.format(*theirs)}", ratios, bound)

@@ -8,7 +8,6 @@ the published numbers; `--write README.md` puts that table between its two marke
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import platform
@@ -18,21 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 from ruamel.yaml import YAML
 
-from pipeline import cells, image_level, params, provenance, published, tables
+from pipeline import cells, image_level, params, provenance, reproduced
 from pipeline.files import InputError, interruptible, write_csv, write_text
-from pipeline.rows import Row, group
-from pipeline.runs import Run
-from pipeline.settings import results
-from pipeline.tables import Cell, Table
 
 WORK = Path(".cache/reproduction")
-RUNS = Path("data/reproduction/runs.csv")
 MARKERS = ("<!-- reproduction -->\n", "<!-- end of reproduction -->\n")
 STAGES = {"prepare": "data/images.h5", "train": "data/backbone.safetensors", "extract": "data/features.h5"}  # and what each makes
-FIGURES = ("many", "medium", "few", "all")
 CODE = Path(__file__).parents[1]
 
 
@@ -48,7 +40,7 @@ def main() -> None:
     making.add_argument("--root", default=os.environ.get("TAILCACHE_CIFAR"), help="folder of the data set; default: $TAILCACHE_CIFAR")
     making.add_argument("--images", action="store_true", help="also cRT and LWS over images, as the reference code has them")
     making.set_defaults(do=run)
-    showing = commands.add_parser("table", help="all cells beside the published numbers")
+    showing = commands.add_parser("table", help="what was reproduced, beside the published numbers")
     showing.add_argument("--write", type=Path, metavar="FILE", help=f"between {MARKERS[0].strip()} and {MARKERS[1].strip()}")
     showing.set_defaults(do=table)
     options = parser.parse_args()
@@ -134,16 +126,16 @@ def keep(cell: str, seed: int, folder: Path) -> None:
     known |= {f"{kind}_images": figures for kind, figures in over_images(folder).items()}
     new = [
         {"cell": cell, "seed": seed, "head": head}
-        | {split: figures[split] for split in FIGURES}
+        | {split: figures[split] for split in reproduced.FIGURES}
         | {"selected_on": figures["selected_on"]}
         | {"chosen": " ".join(f"{key}={value:g}" for key, value in figures.get("chosen", {}).items())}
         | {"seconds": figures["seconds"], "train_seconds": times.get("train"), "extract_seconds": times.get("extract")}
         | about
         for head, figures in known.items()
     ]
-    old = [row for row in read() if (row["cell"], row["seed"]) != (cell, str(seed))]
-    write_csv(RUNS, sorted([*old, *new], key=lambda row: (row["cell"], int(row["seed"]))))
-    print(f"reproduce: {cell}, seed {seed}: {len(new)} heads -> {RUNS}")
+    old = [row for row in reproduced.read() if (row["cell"], row["seed"]) != (cell, str(seed))]
+    write_csv(reproduced.FILE, sorted([*old, *new], key=lambda row: (row["cell"], int(row["seed"]))))
+    print(f"reproduce: {cell}, seed {seed}: {len(new)} heads -> {reproduced.FILE}")
 
 
 def seconds(folder: Path) -> dict[str, float]:
@@ -158,19 +150,9 @@ def seconds(folder: Path) -> dict[str, float]:
     return found
 
 
-def read() -> list[dict[str, str]]:
-    """The rows of runs.csv; none before the first run."""
-    return list(csv.DictReader(RUNS.read_text(encoding="utf-8").splitlines())) if RUNS.exists() else []
-
-
 def table(options: argparse.Namespace) -> None:
-    """Print or write two tables: ours beside the papers, and all heads of all cells."""
-    rows = read()
-    if not rows:
-        raise InputError(f"{RUNS}: no rows; `python -m pipeline.reproduce run CELL` makes some")
-    ours = settings_of(rows)
-    beside, _ = published.compare(ours)
-    text = "\n\n".join([tables.markdown(beside), tables.markdown(every_cell(rows))])
+    """Print the tables, or write them between two markers of a file."""
+    text = reproduced.every_table()
     if not options.write:
         print(text)
         return
@@ -179,34 +161,6 @@ def table(options: argparse.Namespace) -> None:
     if not second:
         raise InputError(f"{options.write}: has no lines {MARKERS[0].strip()} and {MARKERS[1].strip()}")
     write_text(options.write, f"{before}{first}\n{text}\n\n{second}{after}")
-
-
-def settings_of(rows: list[dict[str, str]]) -> list[Row]:
-    """The rows grouped over seeds, each with the parameters of its cell."""
-    known, tree = cells.read(), params.read()
-    known["heads"] |= {f"{kind}_images": known["heads"].get(kind, {"kind": kind}) for kind in image_level.KINDS}
-    found: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
-    for row in rows:
-        figures = {split: float(row[split]) if row[split] else None for split in FIGURES}
-        found.setdefault((row["cell"], row["seed"]), {})[row["head"]] = figures
-    runs = [
-        Run(f"{cell} {seed}", None, cells.compose(cell, int(seed), "", known, tree), heads, {}, Path())
-        for (cell, seed), heads in found.items()
-    ]
-    return group([result for each in runs for result in results(each)])
-
-
-def every_cell(rows: list[dict[str, str]]) -> Table:
-    """Mean and spread of every cell and head."""
-    several: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for row in rows:
-        several.setdefault((row["cell"], row["head"]), []).append(row)
-    lines = []
-    for (cell, head), same in several.items():
-        values = [np.array([float(row[split]) for row in same if row[split]]) for split in FIGURES]
-        lines.append([Cell(text) for text in (cell, head, str(len(same)), *map(tables.mean_std, values), same[0]["selected_on"])])
-    numbers = [False, False, *[True] * (1 + len(FIGURES)), False]
-    return Table("every head of every cell, test accuracy in percent", ["cell", "head", "n", *FIGURES, "selected on"], numbers, lines, [])
 
 
 if __name__ == "__main__":

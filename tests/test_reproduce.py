@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import cells, check, params, published, reproduce
+from pipeline import cells, check, params, published, reproduce, reproduced
 from pipeline.files import InputError
 from tests.conftest import ROOT
 from tests.test_cifar import small  # noqa: F401
@@ -48,7 +48,7 @@ def test_every_cell_is_sound(parts):
 def test_cells_find_the_published_number(cell, head, split, value):
     (row,) = [
         row
-        for row in reproduce.settings_of([{"cell": cell, "seed": "0", "head": head, "many": "", "medium": "", "few": "50", "all": "50"}])
+        for row in reproduced.by_setting([{"cell": cell, "seed": "0", "head": head, "many": "", "medium": "", "few": "50", "all": "50"}])
         if row.head == head
     ]
     found = [number.row for number in published.read(ROOT / published.FILE) if published.counterpart(row, number)]
@@ -93,7 +93,7 @@ def project(workspace, small, monkeypatch):  # noqa: F811
 
 
 def rows():
-    with reproduce.RUNS.open() as file:
+    with reproduced.FILE.open() as file:
         return list(csv.DictReader(file))
 
 
@@ -120,19 +120,37 @@ def test_a_cell_runs_keeps_its_rows_and_is_not_made_again(project, capfd):
     assert len(rows()) == 6
 
 
-def test_the_table_is_of_all_runs(project, capsys):
-    with reproduce.RUNS.open("w") as file:
-        file.write("cell,seed,head,many,medium,few,all,selected_on,chosen\n")
-        for seed, value in enumerate((70.0, 72.0, 74.0)):
-            file.write(f"cifar10-lt-100/plain/ce,{seed},joint,,,,{value},nothing,\n")
-        file.write("cifar10-lt-100/plain/ce,0,tau_val,,,,75.5,val,tau=0.7\n")
+def write_rows(*rows):
+    """runs.csv with these rows; what a row does not say is empty."""
+    names = ["cell", "seed", "head", *reproduced.FIGURES]
+    with reproduced.FILE.open("w") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def lines(text, *cells):
+    """The rows of a Markdown table that begin with these cells, as lists."""
+    found = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return [row for row in found if row[: len(cells)] == list(cells)]
+
+
+def test_ours_stands_beside_the_paper(project, capsys):
+    cell, values = "cifar10-lt-100/plain/ce", [70.0, 72.0, 74.0]
+    write_rows(
+        *({"cell": cell, "seed": seed, "head": "joint", "all": value, "few": value - 50} for seed, value in enumerate(values)),
+        {"cell": cell, "seed": 0, "head": "tau_val", "all": 75.5, "few": 20},
+    )
     project("table")
     printed = capsys.readouterr().out
-    spread = f"{np.mean([70, 72, 74]):.2f} ± {np.std([70, 72, 74], ddof=1):.2f}"
-    line = next(line for line in printed.splitlines() if line.startswith("| joint") and "table 1" in line)
-    assert spread in line and "| 71.1 |" in line and "+0.90" in line  # ERM of MFW's table 1
-    assert f"| cifar10-lt-100/plain/ce | joint | 3 | – | – | – | {spread} | nothing |" in printed
-    assert "| 75.50 | val |" in printed
+    spread = f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+    (erm,) = lines(printed, cell, "joint", spread)
+    assert erm[3:6] == ["3", "71.1", "+0.90"]  # ERM, 71.1 in MFW's tables 1 and 5
+    assert erm[8] == "ERM: MFW, tables 1 and 5"
+    assert erm[6] == "– / – / 22.0"
+    best = [row for row in lines(printed, cell) if row[1] == spread]
+    assert best == [[cell, spread, "**75.50**"]]
+    assert [cell, "**22.00 ± 2.00**", "20.00"] in lines(printed, cell)
     page = reproduce.Path("page.md")
     page.write_text(f"before\n{reproduce.MARKERS[0]}old\n{reproduce.MARKERS[1]}after\n")
     for _ in range(2):
@@ -141,6 +159,28 @@ def test_the_table_is_of_all_runs(project, capsys):
     page.write_text("nothing\n")
     with pytest.raises(InputError, match="page.md: has no lines <!-- reproduction --> and"):
         project("table", "--write", "page.md")
+
+
+def test_only_numbers_of_the_same_augmentation_stand_beside_ours(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    row = {"seed": "0", "head": "joint", "all": "45", "many": "70", "medium": "45", "few": "15", "seconds": ""}
+    for recipe, wanted in (("plain", {"40.1", "39.8"}), ("autoaugment", {"46.6", "45.3"})):
+        table = reproduced.beside([{**row, "cell": f"cifar100-lt-100/{recipe}/ce"}])
+        assert {line[4].text for line in table.rows} == wanted
+    glag = next(line for line in table.rows if line[4].text == "46.6")
+    assert [cell.text for cell in glag[6:9]] == ["70.0 / 45.0 / 15.0", "75.2 / 46.0 / 13.9", "Cross-Entropy: GLAG, table 1"]
+
+
+def test_heads_over_images_stand_beside_cached_ones_of_the_same_seeds():
+    made = [("crt", "0", 40), ("crt", "1", 60), ("crt_views", "0", 41), ("crt_images", "0", 42)]
+    table = reproduced.over_images(
+        [{"cell": "a/b/c", "seed": s, "head": h, "seconds": "1500", **dict.fromkeys(reproduced.FIGURES, str(v))} for h, s, v in made]
+    )
+    assert [[cell.text for cell in (*row[1:5], row[-1])] for row in table.rows] == [
+        ["crt", "cached", "1", "40.00", "1,500.0"],
+        ["crt", "cached, with views", "1", "41.00", "1,500.0"],
+        ["crt", "over images", "1", "42.00", "1,500.0"],
+    ]
 
 
 def test_a_folder_of_other_parameters_is_left_alone(project):

@@ -1,0 +1,164 @@
+"""What was reproduced (data/reproduction/runs.csv), as tables: ours beside the papers, every head of every cell, and what cached features
+replace.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline import cells, image_level, params, published, tables
+from pipeline.files import InputError
+from pipeline.published import Number
+from pipeline.rows import Row, group
+from pipeline.runs import Run
+from pipeline.settings import results
+from pipeline.tables import Cell, Table
+
+FILE = Path("data/reproduction/runs.csv")
+FIGURES = ("all", "many", "medium", "few")
+IMAGES = {f"{kind}_images": kind for kind in image_level.KINDS}  # rows of heads trained over images, and the kind of head that each is
+Rows = list[dict[str, str]]
+
+
+def read() -> Rows:
+    """The rows of runs.csv; none before the first run."""
+    return list(csv.DictReader(FILE.read_text(encoding="utf-8").splitlines())) if FILE.exists() else []
+
+
+def every_table() -> str:
+    """All tables as Markdown.
+
+    Raises
+    ------
+    InputError
+        If nothing was reproduced yet.
+    """
+    rows = read()
+    if not rows:
+        raise InputError(f"{FILE}: no rows; `python -m pipeline.reproduce run CELL` makes some")
+    made = [beside(rows), *(matrix(rows, figure) for figure in ("all", "few")), over_images(rows)]
+    return "\n\n".join(tables.markdown(table) for table in made if table.rows)
+
+
+class Entry(NamedTuple):
+    """What a paper prints of one classifier: numbers by split, from one table or from several that agree on `all`."""
+
+    paper: str
+    method: str
+    where: list[str]
+    numbers: dict[str, Number]
+
+
+def beside(rows: Rows) -> Table:
+    """Each head of each cell that has counterparts in the papers, with the same augmentation as far as is known."""
+    lines = []
+    for cell in cells_of(rows):
+        for row in by_setting([each for each in rows if each["cell"] == cell]):
+            for entry in entries(row):
+                paper = [float(entry.numbers[split].row["value"]) if split in entry.numbers else None for split in FIGURES]
+                ours = [row.values(split) for split in FIGURES]
+                groups = [" / ".join("–" if v is None else f"{v:.1f}" for v in values) for values in ([*map(mean, ours[1:])], paper[1:])]
+                first = entry.numbers.get("all")
+                remarks = dict.fromkeys(each for n in entry.numbers.values() for each in [*published.flags(row, n), n.row["note"]] if each)
+                difference = tables.signed(ours[0].mean() - float(first.row["value"])) if first and len(ours[0]) else "–"
+                texts = [cell, row.head, tables.mean_std(ours[0]), str(len(ours[0])), first.row["value"] if first else "–", difference]
+                texts += [groups[0], groups[1] if len(entry.numbers) > 1 else "–", f"{entry.method}: {entry.paper}, {tables_of(entry)}"]
+                lines.append([Cell(text) for text in [*texts, "; ".join(remarks)]])
+    columns = ["cell", "head", "ours", "n", "paper", "difference", "ours by group", "paper by group", "the paper's row", "remarks"]
+    title = "ours beside the papers: test accuracy over all classes and over many / medium / few, in percent; mean ± std of n seeds"
+    return Table(title, columns, [False, False, True, True, True, True, False, False, False, False], lines, [])
+
+
+def tables_of(entry: Entry) -> str:
+    """`table 2` or `tables 2 and 7`."""
+    return f"table{'s' * (len(entry.where) > 1)} {' and '.join(entry.where)}"
+
+
+def entries(row: Row) -> list[Entry]:
+    """What the papers print of this head on this stage one."""
+    found: dict[tuple[str, str, str], Entry] = {}
+    for number in sorted(published.read(), key=published.order):
+        if (
+            not published.counterpart(row, number)
+            or {**number.inferred, **number.protocol}.get("train.augment") != row.parameters["train.augment"]
+        ):
+            continue
+        place, split = number.row["table"], number.row["split"]
+        key = (number.row["paper"], number.row["method"], place)
+        if split == "all":
+            same = [
+                e for e in found.values() if e.paper == published.PAPERS[key[0]] and e.numbers["all"].row["value"] == number.row["value"]
+            ]
+            if same:
+                same[0].where.append(place)
+                found[key] = same[0]
+                continue
+        if key not in found:
+            found[key] = Entry(published.PAPERS[key[0]], key[1], [place], {})
+        found[key].numbers.setdefault(split, number)
+    return list({id(entry): entry for entry in found.values() if "all" in entry.numbers}.values())
+
+
+def mean(values: np.ndarray) -> float | None:
+    """Mean of values (n,), None without any."""
+    return float(values.mean()) if len(values) else None
+
+
+def matrix(rows: Rows, figure: str) -> Table:
+    """A figure of every head (columns) of every cell (rows), mean and spread over seeds; the best head of each cell is marked."""
+    heads = list(dict.fromkeys(row["head"] for row in rows))
+    lines = []
+    for cell in cells_of(rows):
+        values = {head: np.array([float(row[figure]) for row in rows if (row["cell"], row["head"]) == (cell, head)]) for head in heads}
+        best = max(v.mean() for v in values.values() if len(v))
+        shown = [Cell(tables.mean_std(v), bool(len(v)) and v.mean() == best) for v in values.values()]
+        lines.append([Cell(cell), *shown])
+    title = f"`{figure}` of every head, test accuracy in percent, the best of each cell in MARK"
+    return Table(title, ["cell", *heads], [False, *[True] * len(heads)], lines, [])
+
+
+def over_images(rows: Rows) -> Table:
+    """Heads on cached features, without and with views, beside the same heads trained over images."""
+    lines = []
+    for cell in cells_of(rows):
+        for name, kind in IMAGES.items():
+            for head, how in ((kind, "cached"), (f"{kind}_views", "cached, with views"), (name, "over images")):
+                same = [row for row in rows if (row["cell"], row["head"]) == (cell, head) and has_images(rows, row, name)]
+                if same:
+                    accuracies = [tables.mean_std(np.array([float(row[split]) for row in same])) for split in FIGURES]
+                    seconds = f"{np.mean([float(row['seconds']) for row in same]):,.1f}"
+                    lines.append([Cell(text) for text in (cell, kind, how, str(len(same)), *accuracies, seconds)])
+    columns = ["cell", "head", "features", "n", *FIGURES, "seconds to fit"]
+    title = "heads on cached features and over images (frozen backbone, every epoch computes all features anew), test accuracy in percent"
+    return Table(title, columns, [False, False, False, *[True] * 6], lines, [])
+
+
+def has_images(rows: Rows, row: dict[str, str], name: str) -> bool:
+    """Whether the run behind a row also trained the head `name`."""
+    return any((other["cell"], other["seed"], other["head"]) == (row["cell"], row["seed"], name) for other in rows)
+
+
+def cells_of(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(row["cell"] for row in rows))
+
+
+def by_setting(rows: Rows) -> list[Row]:
+    """The rows grouped over seeds, each with the parameters of its cell."""
+    known, tree = cells.read(), params.read()
+    known["heads"] |= {name: known["heads"].get(kind, {"kind": kind}) for name, kind in IMAGES.items()}
+    return group([result for run in runs(rows, known, tree) for result in results(run)])
+
+
+def runs(rows: Rows, known: dict, tree: dict) -> Iterator[Run]:
+    """One run for each cell and seed."""
+    found: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
+    for row in rows:
+        figures = {split: float(row[split]) if row[split] else None for split in FIGURES}
+        found.setdefault((row["cell"], row["seed"]), {})[row["head"]] = figures
+    for (cell, seed), heads in found.items():
+        yield Run(f"{cell} {seed}", None, cells.compose(cell, int(seed), "", known, tree), heads, {}, Path())

@@ -45,6 +45,13 @@ def compose(cell: str, seed: int, root: str, cells: dict[str, Any], tree: dict[s
     return merged | {"heads": copy.deepcopy(cells["heads"])}
 
 
+def full(tree: dict[str, Any], cells: dict[str, Any]) -> dict[str, Any]:
+    """The same parameters for a classifier on the whole training set: those of a cell's backbone, with the section `full` on top."""
+    merged = copy.deepcopy(tree)
+    merge(merged, {section: cells["full"][section] for section in ("data", "extract")})
+    return merged | {"heads": copy.deepcopy(cells["full"]["heads"])}
+
+
 def merge(tree: dict[str, Any], change: dict[str, Any]) -> None:
     """Put `change` on top of `tree`, leaf by leaf; a backbone, whose options are those of its family, as a whole."""
     for key, value in change.items():

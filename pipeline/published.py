@@ -21,6 +21,7 @@ from pipeline.rows import Row, differing
 from pipeline.tables import Cell, Table
 
 FILE = Path("data/reproduction/published.csv")
+FULL = "full"  # as a kind of head: a linear classifier on the whole, balanced training set
 PAPERS = {"mfw": "MFW", "decoupling": "Kang", "glag": "GLAG"}
 MODELS = {"heads": "Head", "losses": "Loss", "mixing": "Mixing", "reweighting": "Reweighting"}  # where defaults are
 SPLITS = ("all", "many", "medium", "few", "top5")

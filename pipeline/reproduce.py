@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,12 +20,14 @@ from typing import Any
 import h5py
 from ruamel.yaml import YAML
 
-from pipeline import cells, image_level, params, provenance, reproduced
+from pipeline import cells, image_level, params, provenance, published, reproduced
 from pipeline.files import InputError, interruptible, write_csv, write_text
 
 WORK = Path(".cache/reproduction")
 MARKERS = ("<!-- reproduction -->\n", "<!-- end of reproduction -->\n")
 STAGES = {"prepare": "data/images.h5", "train": "data/backbone.safetensors", "extract": "data/features.h5"}  # and what each makes
+JUDGED = "data/results/provenance.json"
+FULL = published.FULL  # the folder inside a cell's
 CODE = Path(__file__).parents[1]
 
 
@@ -39,6 +42,7 @@ def main() -> None:
     making.add_argument("--seed", type=int, default=0, help="of stage one and the heads; the images are always those of the papers")
     making.add_argument("--root", default=os.environ.get("TAILCACHE_CIFAR"), help="folder of the data set; default: $TAILCACHE_CIFAR")
     making.add_argument("--images", action="store_true", help="also cRT and LWS over images, as the reference code has them")
+    making.add_argument("--full", action="store_true", help="also a linear classifier on the whole training set, as in GLAG's table 1")
     making.set_defaults(do=run)
     showing = commands.add_parser("table", help="what was reproduced, beside the published numbers")
     showing.add_argument("--write", type=Path, metavar="FILE", help=f"between {MARKERS[0].strip()} and {MARKERS[1].strip()}")
@@ -53,21 +57,36 @@ def run(options: argparse.Namespace) -> None:
         raise InputError("reproduce: name the folder of the data set, with --root or in TAILCACHE_CIFAR")
     tree = cells.compose(options.cell, options.seed, str(Path(options.root).resolve()), cells.read(), params.read())
     folder = WORK / options.cell / f"seed-{options.seed}"
+    make(folder, tree)
+    if options.full:
+        judge_in_full(folder, cells.full(tree, cells.read()))
+    for kind in image_level.KINDS if options.images else ():
+        if kind not in over_images(folder):
+            call(folder, "image_level", kind)
+    keep(options.cell, options.seed, folder)
+
+
+def make(folder: Path, tree: dict[str, Any]) -> None:
+    """Run the stages whose results are missing."""
     start(folder, tree)
     for stage, made in STAGES.items():
         if not (folder / made).exists():
             call(folder, stage)
-    judged = folder / "data/results/provenance.json"
+    judged = folder / JUDGED
     fitted = [folder / f"data/heads/{head}.safetensors" for head in tree["heads"]]
     for path in fitted:
         if not path.exists():
             call(folder, f"heads.{tree['heads'][path.stem]['kind']}", path.stem)
     if not judged.exists() or judged.stat().st_mtime < max(path.stat().st_mtime for path in fitted):
         call(folder, "evaluate")
-    for kind in image_level.KINDS if options.images else ():
-        if kind not in over_images(folder):
-            call(folder, "image_level", kind)
-    keep(options.cell, options.seed, folder)
+
+
+def judge_in_full(folder: Path, tree: dict[str, Any]) -> None:
+    """Fit and judge a classifier on features of the whole training set, in a folder beside the backbone's results."""
+    inner = folder / FULL
+    (inner / "data").mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder / STAGES["train"], inner / STAGES["train"])
+    make(inner, tree)
 
 
 def over_images(folder: Path) -> dict[str, Any]:
@@ -120,10 +139,7 @@ def keep(cell: str, seed: int, folder: Path) -> None:
     """Put the rows of a finished run into runs.csv, in the place of those of the same cell and seed."""
     times = seconds(folder)
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    heads = params.head_names(params.read(folder / "params.yaml"))
-    known = {head: json.loads((folder / f"data/results/heads/{head}.json").read_text(encoding="utf-8")) for head in heads}
-    known = {head: {"seconds": times.get(f"head@{head}"), **figures} for head, figures in known.items()}
-    known |= {f"{kind}_images": figures for kind, figures in over_images(folder).items()}
+    known = of_heads(folder) | {f"{kind}_images": figures for kind, figures in over_images(folder).items()} | of_heads(folder / FULL)
     new = [
         {"cell": cell, "seed": seed, "head": head}
         | {split: figures[split] for split in reproduced.FIGURES}
@@ -136,6 +152,15 @@ def keep(cell: str, seed: int, folder: Path) -> None:
     old = [row for row in reproduced.read() if (row["cell"], row["seed"]) != (cell, str(seed))]
     write_csv(reproduced.FILE, sorted([*old, *new], key=lambda row: (row["cell"], int(row["seed"]))))
     print(f"reproduce: {cell}, seed {seed}: {len(new)} heads -> {reproduced.FILE}")
+
+
+def of_heads(folder: Path) -> dict[str, Any]:
+    """Figures of all heads that were judged in a folder, with the seconds of their fit; none where nothing was."""
+    if not (folder / JUDGED).exists():
+        return {}
+    times, heads = seconds(folder), params.head_names(params.read(folder / "params.yaml"))
+    figures = {head: json.loads((folder / f"data/results/heads/{head}.json").read_text(encoding="utf-8")) for head in heads}
+    return {head: {"seconds": times.get(f"head@{head}"), **own} for head, own in figures.items()}
 
 
 def seconds(folder: Path) -> dict[str, float]:

@@ -110,8 +110,11 @@ def mean(values: np.ndarray) -> float | None:
 
 
 def matrix(rows: Rows, figure: str) -> Table:
-    """A figure of every head (columns) of every cell (rows), mean and spread over seeds; the best head of each cell is marked."""
-    heads = list(dict.fromkeys(row["head"] for row in rows))
+    """A figure of every head (columns) of every cell (rows), mean and spread over seeds; the best head of each cell is marked.
+
+    A head that saw the whole training set has no place here.
+    """
+    heads = list(dict.fromkeys(row["head"] for row in rows if row["head"] != published.FULL))
     lines = []
     for cell in cells_of(rows):
         values = {head: np.array([float(row[figure]) for row in rows if (row["cell"], row["head"]) == (cell, head)]) for head in heads}
@@ -151,6 +154,7 @@ def by_setting(rows: Rows) -> list[Row]:
     """The rows grouped over seeds, each with the parameters of its cell."""
     known, tree = cells.read(), params.read()
     known["heads"] |= {name: known["heads"].get(kind, {"kind": kind}) for name, kind in IMAGES.items()}
+    known["heads"] |= {name: {**head, "kind": published.FULL} for name, head in known["full"]["heads"].items()}
     return group([result for run in runs(rows, known, tree) for result in results(run)])
 
 

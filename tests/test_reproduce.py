@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 
+import h5py
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
@@ -43,6 +44,7 @@ def test_every_cell_is_sound(parts):
         ("cifar100-lt-200/autoaugment/ce", "crt", "all", "46.3"),  # GLAG, table 6
         ("cifar100-lt-100/plain/mfw_drw", "joint", "all", "46.0"),  # MFW, table 1
         ("cifar10-step-100/plain/mfw", "joint", "all", "80.1"),
+        ("cifar100-lt-100/autoaugment/ce", "full", "all", "57.33"),  # GLAG, table 1
     ],
 )
 def test_cells_find_the_published_number(cell, head, split, value):
@@ -115,9 +117,15 @@ def test_a_cell_runs_keeps_its_rows_and_is_not_made_again(project, capfd):
     assert ran == ["heads.tau tau_val", "evaluate", "image_level crt", "image_level lws"]
     assert [row["head"] for row in rows()] == ["joint", "tau_val", "crt", "lws", "crt_images", "lws_images"]
     assert all(float(row["seconds"]) >= 0 for row in rows())
+    project("run", "cifar10-lt-2/plain/ce", "--seed", "1", "--full")
+    assert re.findall(r"seed-1/full: (\S+.*)", capfd.readouterr().out) == ["prepare", "extract", "heads.crt full", "evaluate"]
+    assert [row["head"] for row in rows()][6:] == ["full"]
+    with h5py.File(folder / "full/data/images.h5") as every, h5py.File(folder / "data/images.h5") as some:
+        assert len(every["train/labels"]) > len(some["train/labels"])
+        assert set(np.unique(every["train/labels"], return_counts=True)[1]) == {len(every["train/labels"]) // 10}
     project("run", "cifar10-lt-2/plain/ce", "--seed", "1")
-    assert "image_level" not in capfd.readouterr().out
-    assert len(rows()) == 6
+    assert not re.search("seed-1(/full)?: ", capfd.readouterr().out)
+    assert len(rows()) == 7
 
 
 def write_rows(*rows):

@@ -47,9 +47,10 @@ def compose(cell: str, seed: int, root: str, cells: dict[str, Any], tree: dict[s
 
 def full(tree: dict[str, Any], cells: dict[str, Any]) -> dict[str, Any]:
     """The same parameters for a classifier on the whole training set: those of a cell's backbone, with the section `full` on top."""
-    merged = copy.deepcopy(tree)
-    merge(merged, {section: cells["full"][section] for section in ("data", "extract")})
-    return merged | {"heads": copy.deepcopy(cells["full"]["heads"])}
+    merged, change = copy.deepcopy(tree), dict(cells["full"])
+    heads = change.pop("heads")
+    merge(merged, change)
+    return merged | {"heads": copy.deepcopy(heads), "evaluate": {**merged["evaluate"], "ensembles": {}}}
 
 
 def merge(tree: dict[str, Any], change: dict[str, Any]) -> None:

@@ -20,7 +20,9 @@ from typing import Any
 import h5py
 from ruamel.yaml import YAML
 
-from pipeline import cells, image_level, params, provenance, published, reproduced
+from pipeline import cells, features, image_level, metrics, outcomes, params, provenance, published, reproduced
+from pipeline.classifier import Classifier
+from pipeline.features import Features
 from pipeline.files import InputError, interruptible, write_csv, write_text
 
 WORK = Path(".cache/reproduction")
@@ -98,22 +100,37 @@ def over_images(folder: Path) -> dict[str, Any]:
 def start(folder: Path, tree: dict[str, Any]) -> None:
     """Give the folder its params.yaml, and note the commit that its training begins with.
 
+    What is there stays as far as its parameters do: heads that changed are dropped, to be fitted again.
+
     Raises
     ------
     InputError
-        If another params.yaml is there: what the folder holds was made with that one.
+        If the features there were made with other parameters.
     """
     file = folder / "params.yaml"
     if file.exists():
-        if params.read(file) != tree:
+        old = params.read(file)
+        if of_features(old) != of_features(tree):
             raise InputError(f"{file}: of an earlier cells.yaml or params.yaml; remove {folder} to start over")
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write = {"revision": provenance.revision(), "device": device_name()}
-    (folder / "about.json").write_text(json.dumps(write) + "\n", encoding="utf-8")
+        if old == tree:
+            return
+        for name, head in old["heads"].items():
+            if head != tree["heads"].get(name):
+                (folder / f"data/heads/{name}.safetensors").unlink(missing_ok=True)
+        (folder / JUDGED).unlink(missing_ok=True)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {"revision": provenance.revision(), "device": device_name()}
+        (folder / "about.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
     with (folder / "params.yaml.new").open("w", encoding="utf-8") as target:
         YAML().dump(tree, target)
     (folder / "params.yaml.new").replace(file)
+
+
+def of_features(tree: dict[str, Any]) -> dict[str, Any]:
+    """What cached features are made with, but for where the data set lies."""
+    own = {section: value for section, value in tree.items() if section not in ("heads", "evaluate", "deviation")}
+    return own | {"data": {**own.get("data", {}), "root": None}}
 
 
 def call(folder: Path, stage: str, *arguments: str) -> None:
@@ -143,6 +160,7 @@ def keep(cell: str, seed: int, folder: Path) -> None:
     new = [
         {"cell": cell, "seed": seed, "head": head}
         | {split: figures[split] for split in reproduced.FIGURES}
+        | {"val": figures.get("val")}
         | {"selected_on": figures["selected_on"]}
         | {"chosen": " ".join(f"{key}={value:g}" for key, value in figures.get("chosen", {}).items())}
         | {"seconds": figures["seconds"], "train_seconds": times.get("train"), "extract_seconds": times.get("extract")}
@@ -155,12 +173,26 @@ def keep(cell: str, seed: int, folder: Path) -> None:
 
 
 def of_heads(folder: Path) -> dict[str, Any]:
-    """Figures of all heads that were judged in a folder, with the seconds of their fit; none where nothing was."""
+    """Figures of all heads and ensembles that were judged in a folder, with the seconds of their fit and their accuracy on validation
+    images (`val`, by which a recipe may be chosen); none where nothing was judged.
+    """
     if not (folder / JUDGED).exists():
         return {}
-    times, heads = seconds(folder), params.head_names(params.read(folder / "params.yaml"))
-    figures = {head: json.loads((folder / f"data/results/heads/{head}.json").read_text(encoding="utf-8")) for head in heads}
-    return {head: {"seconds": times.get(f"head@{head}"), **own} for head, own in figures.items()}
+    times, tree = seconds(folder), params.read(folder / "params.yaml")
+    voters = {name: [name] for name in params.head_names(tree)} | tree["evaluate"].get("ensembles", {})
+    val = features.load(folder / STAGES["extract"], "val")["val"]
+    found = {}
+    for name, names in voters.items():
+        figures = json.loads((folder / f"data/results/heads/{name}.json").read_text(encoding="utf-8"))
+        classifiers = [Classifier.load(folder / f"data/heads/{each}.safetensors") for each in names]
+        found[name] = {"seconds": times.get(f"head@{name}"), **figures, "val": val and accuracy(classifiers, val)}
+    return found
+
+
+def accuracy(classifiers: list[Classifier], samples: Features) -> float | None:
+    """Mean of the classes' accuracies, in percent."""
+    outcome = outcomes.of_vote(classifiers, samples) if len(classifiers) > 1 else outcomes.of_head(classifiers[0], samples)
+    return metrics.mean(metrics.per_class_accuracy(samples.labels, outcome.predicted, samples.classes))
 
 
 def seconds(folder: Path) -> dict[str, float]:

@@ -11,8 +11,10 @@ import h5py
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
+from scipy.special import softmax
 
-from pipeline import cells, check, params, published, reproduce, reproduced
+from pipeline import cells, check, extract, features, params, published, reproduce, reproduced
+from pipeline.classifier import Classifier
 from pipeline.files import InputError
 from tests.conftest import ROOT
 from tests.test_cifar import small  # noqa: F401
@@ -82,6 +84,7 @@ def project(workspace, small, monkeypatch):  # noqa: F811
     tiny["common"]["train"] |= {"epochs": 2, "warmup_epochs": 0, "batch": 32}
     tiny["common"]["train"]["backbone"] |= {"depth": 8, "width": 4}
     tiny["common"]["extract"]["views"] = 1
+    tiny["common"]["evaluate"]["ensembles"] = {"vote": ["crt", "lws"]}
     tiny["data"] = {"cifar10-lt": {"data": {"name": "cifar10", "imbalance": "exponential", "val": "reserve", "val_per_class": 1}}}
     with cells.FILE.open("w") as file:
         YAML().dump(tiny, file)
@@ -100,11 +103,17 @@ def rows():
 
 
 @pytest.mark.slow
-def test_a_cell_runs_keeps_its_rows_and_is_not_made_again(project, capfd):
+def test_a_cell_runs_keeps_its_rows_and_is_not_made_again(project, small, capfd):  # noqa: F811
     project("run", "cifar10-lt-2/plain/ce", "--seed", "1")
     folder = reproduce.WORK / "cifar10-lt-2/plain/ce/seed-1"
-    assert [row["head"] for row in rows()] == ["joint", "tau_val", "crt", "lws"]
+    assert [row["head"] for row in rows()] == ["joint", "tau_val", "crt", "lws", "vote"]
+    val = features.load(folder / extract.FILE, "val")["val"]
+    scores = {name: Classifier.load(folder / f"data/heads/{name}.safetensors").scores(val.features) for name in ("joint", "crt", "lws")}
+    scores["vote"] = softmax(scores["crt"], axis=1) + softmax(scores["lws"], axis=1)
     for row in rows():
+        if row["head"] in scores:
+            right = scores[row["head"]].argmax(1) == val.labels
+            assert float(row["val"]) == pytest.approx(100 * np.mean([right[val.labels == k].mean() for k in range(10)]), abs=0.005)
         figures = json.loads((folder / f"data/results/heads/{row['head']}.json").read_text())
         assert float(row["all"]) == figures["all"]
         assert (row["cell"], row["seed"], row["selected_on"]) == ("cifar10-lt-2/plain/ce", "1", figures["selected_on"])
@@ -115,17 +124,26 @@ def test_a_cell_runs_keeps_its_rows_and_is_not_made_again(project, capfd):
     project("run", "cifar10-lt-2/plain/ce", "--seed", "1", "--images")
     ran = re.findall(r"seed-1: (\S+.*)", capfd.readouterr().out)
     assert ran == ["heads.tau tau_val", "evaluate", "image_level crt", "image_level lws"]
-    assert [row["head"] for row in rows()] == ["joint", "tau_val", "crt", "lws", "crt_images", "lws_images"]
-    assert all(float(row["seconds"]) >= 0 for row in rows())
+    assert [row["head"] for row in rows()] == ["joint", "tau_val", "crt", "lws", "vote", "crt_images", "lws_images"]
+    assert all(float(row["seconds"]) >= 0 for row in rows() if row["head"] != "vote")
     project("run", "cifar10-lt-2/plain/ce", "--seed", "1", "--full")
     assert re.findall(r"seed-1/full: (\S+.*)", capfd.readouterr().out) == ["prepare", "extract", "heads.crt full", "evaluate"]
-    assert [row["head"] for row in rows()][6:] == ["full"]
+    assert [row["head"] for row in rows()][7:] == ["full"]
     with h5py.File(folder / "full/data/images.h5") as every, h5py.File(folder / "data/images.h5") as some:
         assert len(every["train/labels"]) > len(some["train/labels"])
         assert set(np.unique(every["train/labels"], return_counts=True)[1]) == {len(every["train/labels"]) // 10}
     project("run", "cifar10-lt-2/plain/ce", "--seed", "1")
     assert not re.search("seed-1(/full)?: ", capfd.readouterr().out)
-    assert len(rows()) == 7
+    assert len(rows()) == 8
+    known = params.read(cells.FILE)
+    known["heads"]["crt"]["epochs"] = 3
+    known["heads"]["ncm"] = {"kind": "ncm"}
+    cells.FILE.unlink()
+    with cells.FILE.open("w") as file:
+        YAML().dump(known, file)
+    project("run", "cifar10-lt-2/plain/ce", "--seed", "1", "--root", str(shutil.copytree(small[0], "elsewhere")))
+    assert re.findall(r"seed-1: (\S+.*)", capfd.readouterr().out) == ["heads.crt crt", "heads.ncm ncm", "evaluate"]
+    assert [row["head"] for row in rows()] == ["joint", "tau_val", "crt", "lws", "ncm", "vote", "crt_images", "lws_images", "full"]
 
 
 def write_rows(*rows):

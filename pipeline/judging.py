@@ -25,8 +25,8 @@ class Result(NamedTuple):
 def selection(classifiers: Iterable[Classifier]) -> dict[str, Any]:
     """What chose the parameters behind a result that params.yaml does not give, and what was chosen, where a head says so."""
     records = [classifier.record for classifier in classifiers]
-    splits = sorted({record.get("selected_on", "nothing") for record in records} - {"nothing"})
-    about = {"selected_on": " + ".join(splits) or "nothing"}
+    splits = dict.fromkeys(split for record in records for split in record.get("selected_on", "nothing").split(" + "))
+    about = {"selected_on": " + ".join(split for split in splits if split != "nothing") or "nothing"}
     if len(records) == 1 and "chosen" in records[0]:
         about["chosen"] = records[0]["chosen"]
     return about

@@ -10,7 +10,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import recall_score
 
-from pipeline import check, features, outcomes, params
+from pipeline import check, features, judging, outcomes, params
 from pipeline.classifier import Classifier
 from pipeline.files import InputError
 from tests.conftest import edit, stage
@@ -317,3 +317,10 @@ def test_check_names_the_yaml_path(workspace, old, new, message):
         check.check(params.read())
     assert str(caught.value).startswith(f"params.yaml: {message}")
     assert "\n" not in str(caught.value)
+
+
+def test_what_voters_were_selected_on_is_named_once():
+    records = [{"selected_on": "val + train"}, {"selected_on": "val"}, {}]
+    voters = [Classifier.linear(np.eye(2), np.zeros(2), record=record) for record in records]
+    assert judging.selection(voters) == {"selected_on": "val + train"}
+    assert judging.selection(voters[2:]) == {"selected_on": "nothing"}

@@ -149,7 +149,8 @@ def device_name() -> str:
         return torch.cuda.get_device_name()
     known = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     model = next((line.partition(":")[2].strip() for line in known.splitlines() if line.startswith("model name")), platform.machine())
-    return f"{model}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{model}, {threads} thread{'s' * (threads > 1)}"
 
 
 def keep(cell: str, seed: int, folder: Path) -> None:

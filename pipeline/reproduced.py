@@ -21,6 +21,7 @@ from pipeline.tables import Cell, Table
 
 FILE = Path("data/reproduction/runs.csv")
 FIGURES = ("all", "many", "medium", "few")
+SAID = {"all": "over all classes", "few": "over few-shot classes"}
 IMAGES = {f"{kind}_images": kind for kind in image_level.KINDS}  # rows of heads trained over images, and the kind of head that each is
 Rows = list[dict[str, str]]
 
@@ -41,7 +42,7 @@ def every_table() -> str:
     rows = read()
     if not rows:
         raise InputError(f"{FILE}: no rows; `python -m pipeline.reproduce run CELL` makes some")
-    made = [beside(rows), *(matrix(rows, figure) for figure in ("all", "few")), over_images(rows)]
+    made = [beside(rows), *(matrix(rows, figure) for figure in SAID), over_images(rows)]
     return "\n\n".join(tables.markdown(table) for table in made if table.rows)
 
 
@@ -70,7 +71,7 @@ def beside(rows: Rows) -> Table:
                 texts += [groups[0], groups[1] if len(entry.numbers) > 1 else "–", f"{entry.method}: {entry.paper}, {tables_of(entry)}"]
                 lines.append([Cell(text) for text in [*texts, "; ".join(remarks)]])
     columns = ["cell", "head", "ours", "n", "paper", "difference", "ours by group", "paper by group", "the paper's row", "remarks"]
-    title = "ours beside the papers: test accuracy over all classes and over many / medium / few, in percent; mean ± std of n seeds"
+    title = "Ours beside the papers: test accuracy over all classes and over many / medium / few, in percent; mean ± std of n seeds"
     return Table(title, columns, [False, False, True, True, True, True, False, False, False, False], lines, [])
 
 
@@ -121,7 +122,7 @@ def matrix(rows: Rows, figure: str) -> Table:
         best = max(v.mean() for v in values.values() if len(v))
         shown = [Cell(tables.mean_std(v), bool(len(v)) and v.mean() == best) for v in values.values()]
         lines.append([Cell(cell), *shown])
-    title = f"`{figure}` of every head, test accuracy in percent, the best of each cell in MARK"
+    title = f"Every head, {SAID[figure]}: test accuracy in percent, the best of each cell in MARK"
     return Table(title, ["cell", *heads], [False, *[True] * len(heads)], lines, [])
 
 
@@ -137,7 +138,7 @@ def over_images(rows: Rows) -> Table:
                     seconds = f"{np.mean([float(row['seconds']) for row in same]):,.1f}"
                     lines.append([Cell(text) for text in (cell, kind, how, str(len(same)), *accuracies, seconds)])
     columns = ["cell", "head", "features", "n", *FIGURES, "seconds to fit"]
-    title = "heads on cached features and over images (frozen backbone, every epoch computes all features anew), test accuracy in percent"
+    title = "Heads on cached features and over images (frozen backbone, features computed anew in every epoch): test accuracy in percent"
     return Table(title, columns, [False, False, False, *[True] * 6], lines, [])
 
 

@@ -197,6 +197,19 @@ def test_only_numbers_of_the_same_augmentation_stand_beside_ours(monkeypatch):
     assert [cell.text for cell in glag[6:9]] == ["70.0 / 45.0 / 15.0", "75.2 / 46.0 / 13.9", "Cross-Entropy: GLAG, table 1"]
 
 
+def test_the_readme_has_the_tables_of_the_committed_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    between = (ROOT / "README.md").read_text(encoding="utf-8").split(reproduce.MARKERS[0])[1].split(reproduce.MARKERS[1])[0]
+    assert between.strip() == reproduced.every_table()
+
+
+def test_graloss_of_one_form_is_not_set_beside_others(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    row = {"cell": "cifar100-lt-100/autoaugment/graloss", "seed": "0", "head": "full", "all": "56", "many": "56", "medium": "", "few": ""}
+    (line,) = reproduced.beside([row]).rows
+    assert line[4].text == "57.69"  # convex, c = 2
+
+
 def test_heads_over_images_stand_beside_cached_ones_of_the_same_seeds():
     made = [("crt", "0", 40), ("crt", "1", 60), ("crt_views", "0", 41), ("crt_images", "0", 42)]
     table = reproduced.over_images(

@@ -60,49 +60,39 @@ def beside(rows: Rows) -> Table:
     lines = []
     for cell in cells_of(rows):
         for row in by_setting([each for each in rows if each["cell"] == cell]):
+            ours = {split: row.values(split) for split in FIGURES}
             for entry in entries(row):
-                paper = [float(entry.numbers[split].row["value"]) if split in entry.numbers else None for split in FIGURES]
-                ours = [row.values(split) for split in FIGURES]
-                groups = [" / ".join("–" if v is None else f"{v:.1f}" for v in values) for values in ([*map(mean, ours[1:])], paper[1:])]
-                first = entry.numbers.get("all")
-                remarks = dict.fromkeys(each for n in entry.numbers.values() for each in [*published.flags(row, n), n.row["note"]] if each)
-                difference = tables.signed(ours[0].mean() - float(first.row["value"])) if first and len(ours[0]) else "–"
-                texts = [cell, row.head, tables.mean_std(ours[0]), str(len(ours[0])), first.row["value"] if first else "–", difference]
-                texts += [groups[0], groups[1] if len(entry.numbers) > 1 else "–", f"{entry.method}: {entry.paper}, {tables_of(entry)}"]
-                lines.append([Cell(text) for text in [*texts, "; ".join(remarks)]])
+                theirs = {split: float(number.row["value"]) for split, number in entry.numbers.items()}
+                remarks = [each for number in entry.numbers.values() for each in [*published.flags(row, number), number.row["note"]]]
+                where = f"table{'s' * (len(entry.where) > 1)} {' and '.join(entry.where)}"
+                texts = [cell, row.head, tables.mean_std(ours["all"]), str(len(ours["all"])), entry.numbers["all"].row["value"]]
+                texts += [tables.signed(ours["all"].mean() - theirs["all"]), by_group({split: mean(v) for split, v in ours.items()})]
+                texts += [by_group(theirs), f"{entry.method}: {entry.paper}, {where}", "; ".join(filter(None, dict.fromkeys(remarks)))]
+                lines.append([Cell(text) for text in texts])
     columns = ["cell", "head", "ours", "n", "paper", "difference", "ours by group", "paper by group", "the paper's row", "remarks"]
     title = "Ours beside the papers: test accuracy over all classes and over many / medium / few, in percent; mean ± std of n seeds"
     return Table(title, columns, [False, False, True, True, True, True, False, False, False, False], lines, [])
 
 
-def tables_of(entry: Entry) -> str:
-    """`table 2` or `tables 2 and 7`."""
-    return f"table{'s' * (len(entry.where) > 1)} {' and '.join(entry.where)}"
-
-
 def entries(row: Row) -> list[Entry]:
-    """What the papers print of this head on this stage one."""
-    found: dict[tuple[str, str, str], Entry] = {}
+    """What the papers print of this head on this stage one, under the same augmentation."""
+    found: dict[tuple[str, str, str], dict[str, Number]] = {}
     for number in sorted(published.read(), key=published.order):
-        if (
-            not published.counterpart(row, number)
-            or {**number.inferred, **number.protocol}.get("train.augment") != row.parameters["train.augment"]
-        ):
-            continue
-        place, split = number.row["table"], number.row["split"]
-        key = (number.row["paper"], number.row["method"], place)
-        if split == "all":
-            same = [
-                e for e in found.values() if e.paper == published.PAPERS[key[0]] and e.numbers["all"].row["value"] == number.row["value"]
-            ]
-            if same:
-                same[0].where.append(place)
-                found[key] = same[0]
-                continue
-        if key not in found:
-            found[key] = Entry(published.PAPERS[key[0]], key[1], [place], {})
-        found[key].numbers.setdefault(split, number)
-    return list({id(entry): entry for entry in found.values() if "all" in entry.numbers}.values())
+        augmentation = {**number.inferred, **number.protocol}.get("train.augment")
+        if published.counterpart(row, number) and augmentation == row.parameters["train.augment"]:
+            found.setdefault((number.row["paper"], number.row["method"], number.row["table"]), {})[number.row["split"]] = number
+    merged: dict[tuple[str, str], Entry] = {}
+    for (paper, method, where), numbers in found.items():
+        entry = merged.setdefault((paper, numbers["all"].row["value"]), Entry(published.PAPERS[paper], method, [], {}))
+        entry.where.append(where)
+        entry.numbers.update({**numbers, **entry.numbers})
+    return list(merged.values())
+
+
+def by_group(values: dict[str, float | None]) -> str:
+    """`66.6 / 51.4 / 25.5` for many, medium and few; a dash for what there is not."""
+    shown = [values.get(split) for split in FIGURES[1:]]
+    return " / ".join("–" if value is None else f"{value:.1f}" for value in shown) if shown != [None] * 3 else "–"
 
 
 def mean(values: np.ndarray) -> float | None:

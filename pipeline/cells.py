@@ -13,6 +13,7 @@ from pipeline import params
 from pipeline.files import InputError
 
 FILE = Path("data/reproduction/cells.yaml")
+WHOLE = ("backbone", "heads", "ensembles")  # whose options are those of a family, or whose names are the user's
 
 
 def compose(cell: str, seed: int, root: str, cells: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
@@ -42,21 +43,21 @@ def compose(cell: str, seed: int, root: str, cells: dict[str, Any], tree: dict[s
         merge(merged, change)
     merge(merged, {"data": {"root": root, "ratio": int(number) if number.is_integer() else number}})
     merge(merged, {"seed": {"subset": 0, "train": seed, "heads": seed}, "features": "data/features.h5"})
-    return merged | {"heads": copy.deepcopy(cells["heads"])}
+    merge(merged, {"heads": cells["heads"]})
+    return merged
 
 
 def full(tree: dict[str, Any], cells: dict[str, Any]) -> dict[str, Any]:
     """The same parameters for a classifier on the whole training set: those of a cell's backbone, with the section `full` on top."""
-    merged, change = copy.deepcopy(tree), dict(cells["full"])
-    heads = change.pop("heads")
-    merge(merged, change)
-    return merged | {"heads": copy.deepcopy(heads), "evaluate": {**merged["evaluate"], "ensembles": {}}}
+    merged = copy.deepcopy(tree)
+    merge(merged, cells["full"])
+    return merged
 
 
 def merge(tree: dict[str, Any], change: dict[str, Any]) -> None:
-    """Put `change` on top of `tree`, leaf by leaf; a backbone, whose options are those of its family, as a whole."""
+    """Put `change` on top of `tree`, leaf by leaf; what is in WHOLE as a whole."""
     for key, value in change.items():
-        if isinstance(value, dict) and isinstance(tree.get(key), dict) and key != "backbone":
+        if isinstance(value, dict) and isinstance(tree.get(key), dict) and key not in WHOLE:
             merge(tree[key], value)
         else:
             tree[key] = copy.deepcopy(value)

@@ -57,11 +57,12 @@ def run(options: argparse.Namespace) -> None:
     """Make what is missing of a cell, then write its rows."""
     if not options.root:
         raise InputError("reproduce: name the folder of the data set, with --root or in TAILCACHE_CIFAR")
-    tree = cells.compose(options.cell, options.seed, str(Path(options.root).resolve()), cells.read(), params.read())
+    known = cells.read()
+    tree = cells.compose(options.cell, options.seed, str(Path(options.root).resolve()), known, params.read())
     folder = WORK / options.cell / f"seed-{options.seed}"
     make(folder, tree)
     if options.full:
-        judge_in_full(folder, cells.full(tree, cells.read()))
+        judge_in_full(folder, cells.full(tree, known))
     for kind in image_level.KINDS if options.images else ():
         if kind not in over_images(folder):
             call(folder, "image_level", kind)

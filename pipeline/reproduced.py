@@ -57,35 +57,35 @@ class Entry(NamedTuple):
 
 def beside(rows: Rows) -> Table:
     """Each head of each cell that has counterparts in the papers, with the same augmentation as far as is known."""
-    lines = []
-    for cell in cells_of(rows):
-        for row in by_setting([each for each in rows if each["cell"] == cell]):
-            ours = {split: row.values(split) for split in FIGURES}
-            for entry in entries(row):
-                theirs = {split: float(number.row["value"]) for split, number in entry.numbers.items()}
-                remarks = [each for number in entry.numbers.values() for each in [*published.flags(row, number), number.row["note"]]]
-                where = f"table{'s' * (len(entry.where) > 1)} {' and '.join(entry.where)}"
-                texts = [cell, row.head, tables.mean_std(ours["all"]), str(len(ours["all"])), entry.numbers["all"].row["value"]]
-                texts += [tables.signed(ours["all"].mean() - theirs["all"]), by_group({split: mean(v) for split, v in ours.items()})]
-                texts += [by_group(theirs), f"{entry.method}: {entry.paper}, {where}", "; ".join(filter(None, dict.fromkeys(remarks)))]
-                lines.append([Cell(text) for text in texts])
+    numbers, lines = sorted(published.read(), key=published.order), []
+    for row in by_setting(rows):
+        cell = next(iter(row.results.values())).run.name
+        ours = {split: row.values(split) for split in FIGURES}
+        for entry in entries(row, numbers):
+            theirs = {split: float(number.row["value"]) for split, number in entry.numbers.items()}
+            remarks = [each for number in entry.numbers.values() for each in [*published.flags(row, number), number.row["note"]]]
+            where = f"table{'s' * (len(entry.where) > 1)} {' and '.join(entry.where)}"
+            texts = [cell, row.head, tables.mean_std(ours["all"]), str(len(ours["all"])), entry.numbers["all"].row["value"]]
+            texts += [tables.signed(ours["all"].mean() - theirs["all"]), by_group({split: mean(v) for split, v in ours.items()})]
+            texts += [by_group(theirs), f"{entry.method}: {entry.paper}, {where}", "; ".join(filter(None, dict.fromkeys(remarks)))]
+            lines.append([Cell(text) for text in texts])
     columns = ["cell", "head", "ours", "n", "paper", "difference", "ours by group", "paper by group", "the paper's row", "remarks"]
     title = "Ours beside the papers: test accuracy over all classes and over many / medium / few, in percent; mean ± std of n seeds"
     return Table(title, columns, [False, False, True, True, True, True, False, False, False, False], lines, [])
 
 
-def entries(row: Row) -> list[Entry]:
+def entries(row: Row, numbers: list[Number]) -> list[Entry]:
     """What the papers print of this head on this stage one, under the same augmentation."""
     found: dict[tuple[str, str, str], dict[str, Number]] = {}
-    for number in sorted(published.read(), key=published.order):
+    for number in numbers:
         augmentation = {**number.inferred, **number.protocol}.get("train.augment")
         if published.counterpart(row, number) and augmentation == row.parameters["train.augment"]:
             found.setdefault((number.row["paper"], number.row["method"], number.row["table"]), {})[number.row["split"]] = number
     merged: dict[tuple[str, str], Entry] = {}
-    for (paper, method, where), numbers in found.items():
-        entry = merged.setdefault((paper, numbers["all"].row["value"]), Entry(published.PAPERS[paper], method, [], {}))
+    for (paper, method, where), splits in found.items():
+        entry = merged.setdefault((paper, splits["all"].row["value"]), Entry(published.PAPERS[paper], method, [], {}))
         entry.where.append(where)
-        entry.numbers.update({**numbers, **entry.numbers})
+        entry.numbers.update({**splits, **entry.numbers})
     return list(merged.values())
 
 
@@ -117,12 +117,13 @@ def matrix(rows: Rows, figure: str) -> Table:
 
 
 def over_images(rows: Rows) -> Table:
-    """Heads on cached features, without and with views, beside the same heads trained over images."""
+    """Heads on cached features, without and with views, beside the same heads trained over images, all of the same seeds."""
     lines = []
     for cell in cells_of(rows):
         for name, kind in IMAGES.items():
+            seeds = {row["seed"] for row in rows if (row["cell"], row["head"]) == (cell, name)}
             for head, how in ((kind, "cached"), (f"{kind}_views", "cached, with views"), (name, "over images")):
-                same = [row for row in rows if (row["cell"], row["head"]) == (cell, head) and has_images(rows, row, name)]
+                same = [row for row in rows if (row["cell"], row["head"]) == (cell, head) and row["seed"] in seeds]
                 if same:
                     accuracies = [tables.mean_std(np.array([float(row[split]) for row in same])) for split in FIGURES]
                     seconds = f"{np.mean([float(row['seconds']) for row in same]):,.1f}"
@@ -130,11 +131,6 @@ def over_images(rows: Rows) -> Table:
     columns = ["cell", "head", "features", "n", *FIGURES, "seconds to fit"]
     title = "Heads on cached features and over images (frozen backbone, features computed anew in every epoch): test accuracy in percent"
     return Table(title, columns, [False, False, False, *[True] * 6], lines, [])
-
-
-def has_images(rows: Rows, row: dict[str, str], name: str) -> bool:
-    """Whether the run behind a row also trained the head `name`."""
-    return any((other["cell"], other["seed"], other["head"]) == (row["cell"], row["seed"], name) for other in rows)
 
 
 def cells_of(rows: Rows) -> list[str]:
@@ -150,10 +146,10 @@ def by_setting(rows: Rows) -> list[Row]:
 
 
 def runs(rows: Rows, known: dict, tree: dict) -> Iterator[Run]:
-    """One run for each cell and seed."""
+    """One run for each cell and seed, named after the cell."""
     found: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
     for row in rows:
         figures = {split: float(row[split]) if row[split] else None for split in FIGURES}
         found.setdefault((row["cell"], row["seed"]), {})[row["head"]] = figures
     for (cell, seed), heads in found.items():
-        yield Run(f"{cell} {seed}", None, cells.compose(cell, int(seed), "", known, tree), heads, {}, Path())
+        yield Run(cell, None, cells.compose(cell, int(seed), "", known, tree), heads, {}, Path())

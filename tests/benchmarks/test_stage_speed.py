@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from pipeline import extract, params, sampling, stage_one
-from tests.benchmarks.timing import chosen, processor_seconds, report, seconds
+from tests.benchmarks.timing import chosen, report, wall_and_processors
 from tests.conftest import edit, stage
 
 BATCH, VALIDATION = 512, 10_000
@@ -64,21 +64,14 @@ def an_epoch_over_images(data, network):
 @pytest.mark.slow
 def test_crt_on_cached_features_is_far_faster_than_epochs_over_images(data, workspace):
     network = stage_one.new_network(chosen(), data, 0)
-    extraction = both(lambda: extract.write(extract.FILE, network, data, extract.read_params(params.read())))
+    extraction = wall_and_processors(lambda: extract.write(extract.FILE, network, data, extract.read_params(params.read())))
     count = len(data.train.labels) + len(data.test.labels)
     edit("params.yaml", "crt: {kind: crt, epochs: 10, lr: 0.05, batch: 32,", f"crt: {{kind: crt, epochs: 10, lr: 0.2, batch: {BATCH},")
-    mine = min((both(lambda: stage("heads.crt", "crt")) for _ in range(3)), key=sum)
-    theirs = 10 * both(an_epoch_over_images(data, network))
+    mine = min((wall_and_processors(lambda: stage("heads.crt", "crt")) for _ in range(3)), key=sum)
+    theirs = 10 * wall_and_processors(an_epoch_over_images(data, network))
     row("the `crt` stage, ten epochs, process start included", mine, "ten epochs over images, validation included", theirs, "≥ 100")
     row(f"the same and the extraction of {count:,} images", mine + extraction, "the same", theirs, "–")
     assert theirs[1] / mine[1] >= 100
-
-
-def both(work):
-    """Seconds of a call and its processor seconds (2,)."""
-    spent = []
-    wall = seconds(lambda: spent.append(processor_seconds(work)))
-    return np.array([wall, *spent])
 
 
 def row(what, mine, other, theirs, bound):

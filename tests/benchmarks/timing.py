@@ -39,12 +39,15 @@ def seconds(work):
     return time.perf_counter() - start
 
 
-def processor_seconds(work):
-    """How long processors worked in a call: here and in processes that ended within it. Work beside it hardly changes that."""
-    start = os.times()
+def wall_and_processors(work):
+    """Seconds of a call and those that processors worked in it (2,), here and in processes that ended within it.
+
+    Work beside it hardly changes the second.
+    """
+    start = np.array(os.times())
     work()
-    end = os.times()
-    return sum(end[:4]) - sum(start[:4])
+    spent = np.array(os.times()) - start
+    return np.array([spent[4], spent[:4].sum()])
 
 
 def paired(ours, theirs, rounds, bound):

@@ -66,8 +66,7 @@ def main() -> None:
     results = {}
     for name, names in voters.items():
         classifiers = [heads[each] for each in names]
-        outcome = outcomes.of_vote(classifiers, test) if len(names) > 1 else outcomes.of_head(classifiers[0], test)
-        results[name] = judge(outcome, classifiers, test, counts, members, evaluate.shifts)
+        results[name] = judge(outcomes.of(classifiers, test), classifiers, test, counts, members, evaluate.shifts)
     write(results, test.labels, counts)
     write_json(PROVENANCE, provenance(path, evaluate, list(heads)))
     print(f"evaluate: {path}, {test.classes} classes, {len(test.labels):,} test images on cpu -> {RESULTS}/, {outcomes.FILE}")

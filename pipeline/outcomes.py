@@ -29,6 +29,11 @@ class Outcome(NamedTuple):
     rank: np.ndarray
 
 
+def of(voters: list[Classifier], test: Features) -> Outcome:
+    """What a head says, or what several say together."""
+    return of_vote(voters, test) if len(voters) > 1 else of_head(voters[0], test)
+
+
 def of_head(classifier: Classifier, test: Features) -> Outcome:
     """What a head says. Its probabilities are the softmax of its scores, whatever scores they are.
 

@@ -20,10 +20,11 @@ from typing import Any
 import h5py
 from ruamel.yaml import YAML
 
-from pipeline import cells, features, image_level, metrics, outcomes, params, provenance, published, reproduced
+from pipeline import cells, features, image_level, metrics, outcomes, params, provenance, published, reproduced, runs
 from pipeline.classifier import Classifier
 from pipeline.features import Features
 from pipeline.files import InputError, interruptible, write_csv, write_text
+from pipeline.settings import voters_of
 
 WORK = Path(".cache/reproduction")
 MARKERS = ("<!-- reproduction -->\n", "<!-- end of reproduction -->\n")
@@ -180,21 +181,19 @@ def of_heads(folder: Path) -> dict[str, Any]:
     """
     if not (folder / JUDGED).exists():
         return {}
-    times, tree = seconds(folder), params.read(folder / "params.yaml")
-    voters = {name: [name] for name in params.head_names(tree)} | tree["evaluate"].get("ensembles", {})
+    times, run = seconds(folder), runs.folder(folder)
     val = features.load(folder / STAGES["extract"], "val")["val"]
     found = {}
-    for name, names in voters.items():
-        figures = json.loads((folder / f"data/results/heads/{name}.json").read_text(encoding="utf-8"))
-        classifiers = [Classifier.load(folder / f"data/heads/{each}.safetensors") for each in names]
-        found[name] = {"seconds": times.get(f"head@{name}"), **figures, "val": val and accuracy(classifiers, val)}
+    for name, figures in run.figures.items():
+        voters = [Classifier.load(folder / f"data/heads/{each}.safetensors") for each in voters_of(run.tree["evaluate"], name)]
+        found[name] = {"seconds": times.get(f"head@{name}"), **figures, "val": val and accuracy(voters, val)}
     return found
 
 
-def accuracy(classifiers: list[Classifier], samples: Features) -> float | None:
+def accuracy(voters: list[Classifier], samples: Features) -> float | None:
     """Mean of the classes' accuracies, in percent."""
-    outcome = outcomes.of_vote(classifiers, samples) if len(classifiers) > 1 else outcomes.of_head(classifiers[0], samples)
-    return metrics.mean(metrics.per_class_accuracy(samples.labels, outcome.predicted, samples.classes))
+    predicted = outcomes.of(voters, samples).predicted
+    return metrics.mean(metrics.per_class_accuracy(samples.labels, predicted, samples.classes))
 
 
 def seconds(folder: Path) -> dict[str, float]:

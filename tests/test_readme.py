@@ -86,6 +86,20 @@ def test_features_of_your_own_need_no_image(project, tmp_path):
     assert "clip.h5\n" not in status
 
 
+@pytest.mark.slow
+def test_two_backbones_go_side_by_side(project, tmp_path):
+    workspace = tmp_path / "p"
+    shutil.copytree(project, workspace, symlinks=True)
+    alone = [json.loads((workspace / "data/results/metrics.json").read_text())["logit_adjust"]]
+    said = run(workspace, "bash", "-ec", block("side by side"))
+    assert "stage-one classifier the mean of theirs -> data/imported/both.h5" in said
+    alone.append(json.loads((workspace / "data/results/metrics.json").read_text())["logit_adjust"])
+    edit(workspace / "params.yaml", "features: data/features.h5", "features: data/imported/both.h5")
+    stages = ran(run(workspace, "bash", "-c", block("imported").replace("clip", "both")))
+    assert sorted(stages) == ["deviation", "evaluate", "head@joint", "head@logit_adjust", "head@tau"]
+    assert json.loads((workspace / "data/results/metrics.json").read_text())["logit_adjust"] > min(alone)
+
+
 SHORT = {"epochs": 1, "warmup_epochs": 0}
 
 

@@ -1,6 +1,7 @@
 """The cells of the papers' tables as parameters: data/reproduction/cells.yaml put on top of params.yaml.
 
-A cell is called DATA-RATIO/RECIPE/METHOD, as in `cifar100-lt-100/autoaugment/graloss`, and has a name in each of the file's lists.
+A cell is called DATA-RATIO/RECIPE/METHOD, as in `cifar100-lt-100/autoaugment/graloss`, and has a name in each of the file's lists. In
+`cifar100-lt-100/autoaugment/ce+graloss` heads see the features of both cells' networks.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from pipeline.files import InputError
 
 FILE = Path("data/reproduction/cells.yaml")
 WHOLE = ("backbone", "heads", "ensembles")  # whose options are those of a family, or whose names are the user's
+
+
+def networks(cell: str) -> list[str]:
+    """The cells whose features a cell puts side by side: DATA-RATIO/RECIPE/ONE and …/TWO for DATA-RATIO/RECIPE/ONE+TWO; itself for one."""
+    where, _, methods = cell.rpartition("/")
+    return [f"{where}/{method}" for method in dict.fromkeys(methods.split("+"))]
 
 
 def compose(cell: str, seed: int, root: str, cells: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:

@@ -12,25 +12,25 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import h5py
 from ruamel.yaml import YAML
 
-from pipeline import cells, features, image_level, metrics, outcomes, params, provenance, published, reproduced, runs
-from pipeline.classifier import Classifier
-from pipeline.features import Features
+from pipeline import backbone, cells, extract, finished, image_level, images, params, provenance, reproduced
+from pipeline.evaluate import HEADS
 from pipeline.files import InputError, interruptible, write_csv, write_text
-from pipeline.settings import voters_of
+from pipeline.finished import FULL, JUDGED
+from pipeline.import_features import FOLDER
+from pipeline.settings import METHODS
 
 WORK = Path(".cache/reproduction")
 MARKERS = ("<!-- reproduction -->\n", "<!-- end of reproduction -->\n")
-STAGES = {"prepare": "data/images.h5", "train": "data/backbone.safetensors", "extract": "data/features.h5"}  # and what each makes
-JUDGED = "data/results/provenance.json"
-FULL = published.FULL  # the folder inside a cell's
+STAGES = {"prepare": images.FILE, "train": backbone.FILE, "extract": extract.FILE}  # and what each makes
+TOGETHER = FOLDER / "networks.h5"  # features of several networks side by side
 CODE = Path(__file__).parents[1]
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     making = commands.add_parser("run", help="run a cell")
-    making.add_argument("cell", help="as in cifar100-lt-100/autoaugment/graloss: names of data/reproduction/cells.yaml")
+    making.add_argument("cell", help="as in cifar100-lt-100/autoaugment/graloss, or …/ce+graloss: names of data/reproduction/cells.yaml")
     making.add_argument("--seed", type=int, default=0, help="of stage one and the heads; the images are always those of the papers")
     making.add_argument("--root", default=os.environ.get("TAILCACHE_CIFAR"), help="folder of the data set; default: $TAILCACHE_CIFAR")
     making.add_argument("--images", action="store_true", help="also cRT and LWS over images, as the reference code has them")
@@ -51,23 +51,29 @@ def main() -> None:
     showing.add_argument("--write", type=Path, metavar="FILE", help=f"between {MARKERS[0].strip()} and {MARKERS[1].strip()}")
     showing.set_defaults(do=table)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the stage under way ends too
     options.do(options)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Make what is missing of a cell, then write its rows."""
+    """Make what is missing of a cell, then write its rows; of each cell first where the features of several networks go side by side."""
     if not options.root:
         raise InputError("reproduce: name the folder of the data set, with --root or in TAILCACHE_CIFAR")
-    known = cells.read()
-    tree = cells.compose(options.cell, options.seed, str(Path(options.root).resolve()), known, params.read())
-    folder = WORK / options.cell / f"seed-{options.seed}"
-    make(folder, tree)
-    if options.full:
-        judge_in_full(folder, cells.full(tree, known))
-    for kind in image_level.KINDS if options.images else ():
-        if kind not in over_images(folder):
-            call(folder, "image_level", kind)
-    keep(options.cell, options.seed, folder)
+    known, base, root = cells.read(), params.read(), str(Path(options.root).resolve())
+    trees = {cell: cells.compose(cell, options.seed, root, known, base) for cell in cells.networks(options.cell)}
+    folders = {cell: WORK / cell / f"seed-{options.seed}" for cell in (*trees, options.cell)}
+    for cell, tree in trees.items():
+        make(folders[cell], tree)
+        if options.full:
+            judge_in_full(folders[cell], cells.full(tree, known))
+        for kind in image_level.KINDS if options.images else ():
+            if kind not in finished.over_images(folders[cell]):
+                call(folders[cell], "image_level", kind)
+        keep(cell, options.seed, folders[cell], [folders[cell]])
+    if len(trees) > 1:
+        sources = [folders[cell] for cell in trees]
+        judge_together(folders[options.cell], trees[cell], sources)
+        keep(options.cell, options.seed, folders[options.cell], sources)
 
 
 def make(folder: Path, tree: dict[str, Any]) -> None:
@@ -76,8 +82,13 @@ def make(folder: Path, tree: dict[str, Any]) -> None:
     for stage, made in STAGES.items():
         if not (folder / made).exists():
             call(folder, stage)
+    judge(folder, tree)
+
+
+def judge(folder: Path, tree: dict[str, Any]) -> None:
+    """Fit the heads that are missing, and evaluate all where one is new."""
     judged = folder / JUDGED
-    fitted = [folder / f"data/heads/{head}.safetensors" for head in tree["heads"]]
+    fitted = [folder / HEADS / f"{head}.safetensors" for head in tree["heads"]]
     for path in fitted:
         if not path.exists():
             call(folder, f"heads.{tree['heads'][path.stem]['kind']}", path.stem)
@@ -93,10 +104,16 @@ def judge_in_full(folder: Path, tree: dict[str, Any]) -> None:
     make(inner, tree)
 
 
-def over_images(folder: Path) -> dict[str, Any]:
-    """Figures of the heads that were trained over images, by kind."""
-    file = folder / image_level.FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+def judge_together(folder: Path, tree: dict[str, Any], sources: list[Path]) -> None:
+    """Fit and judge heads on features of several networks side by side; `tree` is the parameters of any of them."""
+    tree = {**tree, "features": TOGETHER.as_posix()}
+    start(folder, tree)
+    caches = [(source / STAGES["extract"]).resolve() for source in sources]
+    made = folder / TOGETHER
+    if not made.exists() or made.stat().st_mtime < max(cache.stat().st_mtime for cache in caches):
+        call(folder, "concatenate", "--name", TOGETHER.stem, *map(str, caches))
+        shutil.rmtree(folder / HEADS, ignore_errors=True)
+    judge(folder, tree)
 
 
 def start(folder: Path, tree: dict[str, Any]) -> None:
@@ -118,21 +135,21 @@ def start(folder: Path, tree: dict[str, Any]) -> None:
             return
         for name, head in old["heads"].items():
             if head != tree["heads"].get(name):
-                (folder / f"data/heads/{name}.safetensors").unlink(missing_ok=True)
+                (folder / HEADS / f"{name}.safetensors").unlink(missing_ok=True)
         (folder / JUDGED).unlink(missing_ok=True)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        about = {"revision": provenance.revision(), "device": device_name()}
-        (folder / "about.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
+        (folder / "about.json").write_text(json.dumps({"revision": provenance.revision(), "device": device_name()}) + "\n")
     with (folder / "params.yaml.new").open("w", encoding="utf-8") as target:
         YAML().dump(tree, target)
     (folder / "params.yaml.new").replace(file)
 
 
 def of_features(tree: dict[str, Any]) -> dict[str, Any]:
-    """What cached features are made with, but for where the data set lies."""
-    own = {section: value for section, value in tree.items() if section not in ("heads", "evaluate", "deviation")}
-    return own | {"data": {**own.get("data", {}), "root": None}}
+    """What cached features are made with: of data sets, losses and the like the one that was chosen; not where the data set lies."""
+    own = {name: tree.get(name) for name in ("seed", "data", "train", "extract", "features")}
+    own |= {f"{section}.{key}": params.find(tree, f"{section}.{params.find(tree, key)}") for section, key in METHODS.items()}
+    return own | {"data": {**(own["data"] or {}), "root": None}}
 
 
 def call(folder: Path, stage: str, *arguments: str) -> None:
@@ -155,57 +172,12 @@ def device_name() -> str:
     return f"{model}, {threads} thread{'s' * (threads > 1)}"
 
 
-def keep(cell: str, seed: int, folder: Path) -> None:
-    """Put the rows of a finished run into runs.csv, in the place of those of the same cell and seed."""
-    times = seconds(folder)
-    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    known = of_heads(folder) | {f"{kind}_images": figures for kind, figures in over_images(folder).items()} | of_heads(folder / FULL)
-    new = [
-        {"cell": cell, "seed": seed, "head": head}
-        | {split: figures[split] for split in reproduced.FIGURES}
-        | {"val": figures.get("val")}
-        | {"selected_on": figures["selected_on"]}
-        | {"chosen": " ".join(f"{key}={value:g}" for key, value in figures.get("chosen", {}).items())}
-        | {"seconds": figures["seconds"], "train_seconds": times.get("train"), "extract_seconds": times.get("extract")}
-        | about
-        for head, figures in known.items()
-    ]
+def keep(cell: str, seed: int, folder: Path, networks: list[Path]) -> None:
+    """Put the rows of a finished cell into runs.csv, in the place of those of the same cell and seed."""
+    new = finished.rows(cell, seed, folder, networks)
     old = [row for row in reproduced.read() if (row["cell"], row["seed"]) != (cell, str(seed))]
     write_csv(reproduced.FILE, sorted([*old, *new], key=lambda row: (row["cell"], int(row["seed"]))))
     print(f"reproduce: {cell}, seed {seed}: {len(new)} heads -> {reproduced.FILE}")
-
-
-def of_heads(folder: Path) -> dict[str, Any]:
-    """Figures of all heads and ensembles that were judged in a folder, with the seconds of their fit and their accuracy on validation
-    images (`val`, by which a recipe may be chosen); none where nothing was judged.
-    """
-    if not (folder / JUDGED).exists():
-        return {}
-    times, run = seconds(folder), runs.folder(folder)
-    val = features.load(folder / STAGES["extract"], "val")["val"]
-    found = {}
-    for name, figures in run.figures.items():
-        voters = [Classifier.load(folder / f"data/heads/{each}.safetensors") for each in voters_of(run.tree["evaluate"], name)]
-        found[name] = {"seconds": times.get(f"head@{name}"), **figures, "val": val and accuracy(voters, val)}
-    return found
-
-
-def accuracy(voters: list[Classifier], samples: Features) -> float | None:
-    """Mean of the classes' accuracies, in percent."""
-    predicted = outcomes.of(voters, samples).predicted
-    return metrics.mean(metrics.per_class_accuracy(samples.labels, predicted, samples.classes))
-
-
-def seconds(folder: Path) -> dict[str, float]:
-    """How long each stage took; of a training that went on after a pause, all its images at the rate of its last part."""
-    file, found = folder / ".cache/timings.jsonl", {}
-    for line in map(json.loads, file.read_text(encoding="utf-8").splitlines() if file.exists() else ()):
-        found[line["stage"]] = line["seconds"]
-        if line["stage"] == "train" and line["images"]:
-            with h5py.File(folder / STAGES["prepare"], "r") as images:
-                total = params.read(folder / "params.yaml")["train"]["epochs"] * len(images["train/labels"])
-            found["train"] = round(line["seconds"] / line["images"] * total, 1)
-    return found
 
 
 def table(options: argparse.Namespace) -> None:

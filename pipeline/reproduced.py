@@ -138,8 +138,9 @@ def cells_of(rows: Rows) -> list[str]:
 
 
 def by_setting(rows: Rows) -> list[Row]:
-    """The rows grouped over seeds, each with the parameters of its cell."""
+    """The rows of single networks grouped over seeds, each with the parameters of its cell."""
     known, tree = cells.read(), params.read()
+    rows = [row for row in rows if cells.networks(row["cell"]) == [row["cell"]]]
     known["heads"] |= {name: known["heads"].get(kind, {"kind": kind}) for name, kind in IMAGES.items()}
     known["heads"] |= {name: {**head, "kind": published.FULL} for name, head in known["full"]["heads"].items()}
     return group([result for run in runs(rows, known, tree) for result in results(run)])

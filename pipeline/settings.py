@@ -16,6 +16,7 @@ from pipeline.files import InputError
 from pipeline.runs import Run
 
 OWN = extract.FILE.as_posix()  # the features that `extract` writes, and not imported ones
+METHODS = {"datasets": "data.name", "losses": "train.loss", "mixing": "train.mix", "reweighting": "train.reweight"}  # and what chooses
 THRESHOLDS = {f"evaluate.{name}": Evaluate.model_fields[name].default for name in ("many", "few")}
 
 
@@ -107,9 +108,8 @@ def from_tree(run: Run, head: str, groups: set[str]) -> tuple[dict[str, Any], No
     source, judged = tree.get("features", OWN), tree.get("evaluate") or {}
     parameters = judging(judged, head, groups) | {"features": source, "seed.heads": at("seed.heads")}
     if source == OWN:
-        chosen = {"datasets": "data.name", "losses": "train.loss", "mixing": "train.mix", "reweighting": "train.reweight"}
         parameters |= flat({name: at(name) for name in ("data", "train", "extract")})
-        parameters |= flat({f"{section}.{at(key)}": params.find(tree, f"{section}.{at(key)}") for section, key in chosen.items()})
+        parameters |= flat({f"{section}.{at(key)}": params.find(tree, f"{section}.{at(key)}") for section, key in METHODS.items()})
         parameters |= {f"seed.{name}": at(f"seed.{name}") for name in ("subset", "train")}
     parameters |= flat({f"heads.{voter}": at(f"heads.{voter}") for voter in voters_of(judged, head)})
     return parameters, None, ()

@@ -3,8 +3,10 @@
 import csv
 import itertools
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 
 import h5py
@@ -13,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 from scipy.special import softmax
 
-from pipeline import cells, check, extract, features, params, published, reproduce, reproduced
+from pipeline import cells, check, extract, features, outcomes, params, published, reproduce, reproduced
 from pipeline.classifier import Classifier
 from pipeline.files import InputError
 from tests.conftest import ROOT
@@ -144,6 +146,49 @@ def test_a_cell_runs_keeps_its_rows_and_is_not_made_again(project, small, capfd)
     project("run", "cifar10-lt-2/plain/ce", "--seed", "1", "--root", str(shutil.copytree(small[0], "elsewhere")))
     assert re.findall(r"seed-1: (\S+.*)", capfd.readouterr().out) == ["heads.crt crt", "heads.ncm ncm", "evaluate"]
     assert [row["head"] for row in rows()] == ["joint", "tau_val", "crt", "lws", "ncm", "vote", "crt_images", "lws_images", "full"]
+
+
+@pytest.mark.slow
+def test_features_of_two_networks_go_side_by_side(project, capfd):
+    both = "cifar10-lt-2/plain/ce+focal"
+    project("run", both)
+    cell = [row["cell"] for row in rows()]
+    assert [cell.count(name) for name in ("cifar10-lt-2/plain/ce", "cifar10-lt-2/plain/focal", both)] == [5, 5, 5]
+    folders = [reproduce.WORK / name / "seed-0" for name in (*cells.networks(both), both)]
+    tests = [features.load(folder / extract.FILE, "test")["test"] for folder in folders[:2]]
+    said = sum(test.classifier.scores(test.features) for test in tests).argmax(1)
+    assert np.array_equal(outcomes.read(folders[2] / outcomes.FILE)[1]["joint"].predicted, said)
+    right = [np.mean(said[tests[0].labels == k] == k) for k in range(10)]
+    (joint,) = (row for row in rows() if (row["cell"], row["head"]) == (both, "joint"))
+    assert float(joint["all"]) == pytest.approx(100 * np.mean(right), abs=0.005)
+    spent = {row["cell"]: float(row["train_seconds"]) for row in rows()}
+    assert spent[both] == pytest.approx(sum(spent[name] for name in cells.networks(both)), abs=0.01)
+    capfd.readouterr()
+    project("run", both)
+    assert not re.search("seed-0: ", capfd.readouterr().out)
+    (folders[1] / extract.FILE).touch()  # as if extracted anew
+    project("run", both)
+    ran = re.findall(r"seed-0: (\S+)", capfd.readouterr().out)
+    assert ran == ["concatenate", "heads.joint", "heads.tau", "heads.crt", "heads.lws", "evaluate"]
+    project("table")
+    assert len(lines(capfd.readouterr().out, both)) == 2  # in the two tables of every head, and not beside the papers
+
+
+@pytest.mark.slow
+def test_a_terminated_run_takes_its_stage_with_it(project):
+    known = params.read(cells.FILE)
+    known["common"]["train"]["epochs"] = 10_000
+    with cells.FILE.open("w") as file:
+        YAML().dump(known, file)
+    command = [sys.executable, "-m", "pipeline.reproduce", "run", "cifar10-lt-2/plain/ce"]
+    run = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert any("train: epoch 1/" in line for line in run.stdout)
+    run.terminate()
+    said, _ = run.communicate(timeout=60)  # until no process holds the pipe
+    assert run.returncode == 130
+    assert "run it again, and it goes on" in said
 
 
 def write_rows(*rows):

@@ -1,0 +1,81 @@
+"""What is kept of a finished cell: a row of data/reproduction/runs.csv for each of its heads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from pipeline import evaluate, features, image_level, images, metrics, outcomes, params, published, reproduced, runs
+from pipeline.classifier import Classifier
+from pipeline.features import Features
+from pipeline.files import TIMINGS
+from pipeline.settings import voters_of
+
+JUDGED = evaluate.PROVENANCE
+FULL = published.FULL  # the folder inside a cell's
+
+
+def rows(cell: str, seed: int, folder: Path, networks: list[Path]) -> list[dict[str, Any]]:
+    """The rows of a cell whose results lie in a folder.
+
+    networks : where its stage one ran; their seconds are added up
+    """
+    times, notes = [seconds(network) for network in networks], [about(network) for network in networks]
+    known = of_heads(folder) | {f"{kind}_images": figures for kind, figures in over_images(folder).items()} | of_heads(folder / FULL)
+    return [
+        {"cell": cell, "seed": seed, "head": head}
+        | {split: figures[split] for split in reproduced.FIGURES}
+        | {"val": figures.get("val"), "selected_on": figures["selected_on"]}
+        | {"chosen": " ".join(f"{key}={value:g}" for key, value in figures.get("chosen", {}).items())}
+        | {"seconds": figures["seconds"]}
+        | {f"{stage}_seconds": round(sum(time[stage] for time in times), 3) for stage in ("train", "extract")}
+        | {key: " + ".join(dict.fromkeys(note[key] for note in notes)) for key in ("revision", "device")}
+        for head, figures in known.items()
+    ]
+
+
+def over_images(folder: Path) -> dict[str, Any]:
+    """Figures of the heads that were trained over images, by kind."""
+    file = folder / image_level.FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def of_heads(folder: Path) -> dict[str, Any]:
+    """Figures of all heads and ensembles that were judged in a folder, with the seconds of their fit and their accuracy on validation
+    images (`val`, by which a recipe may be chosen); none where nothing was judged.
+    """
+    if not (folder / JUDGED).exists():
+        return {}
+    times, run = seconds(folder), runs.folder(folder)
+    val = features.load(folder / run.tree["features"], "val")["val"]
+    found = {}
+    for name, figures in run.figures.items():
+        voters = [Classifier.load(folder / evaluate.HEADS / f"{each}.safetensors") for each in voters_of(run.tree["evaluate"], name)]
+        found[name] = {"seconds": times.get(f"head@{name}"), **figures, "val": val and accuracy(voters, val)}
+    return found
+
+
+def accuracy(voters: list[Classifier], samples: Features) -> float | None:
+    """Mean of the classes' accuracies, in percent."""
+    predicted = outcomes.of(voters, samples).predicted
+    return metrics.mean(metrics.per_class_accuracy(samples.labels, predicted, samples.classes))
+
+
+def seconds(folder: Path) -> dict[str, float]:
+    """How long each stage took; of a training that went on after a pause, all its images at the rate of its last part."""
+    notes, found = folder / TIMINGS, {}
+    for line in map(json.loads, notes.read_text(encoding="utf-8").splitlines() if notes.exists() else ()):
+        found[line["stage"]] = line["seconds"]
+        if line["stage"] == "train" and line["images"]:
+            with h5py.File(folder / images.FILE, "r") as file:
+                total = params.read(folder / "params.yaml")["train"]["epochs"] * len(file["train/labels"])
+            found["train"] = round(line["seconds"] / line["images"] * total, 1)
+    return found
+
+
+def about(folder: Path) -> dict[str, str]:
+    """The commit that stage one began with, and the device that it ran on."""
+    return json.loads((folder / "about.json").read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ from pipeline.tables import Cell, Table
 
 FILE = Path("data/reproduction/published.csv")
 FULL = "full"  # as a kind of head: a linear classifier on the whole, balanced training set
-PAPERS = {"mfw": "MFW", "decoupling": "Kang", "glag": "GLAG"}
+PAPERS = {"mfw": "MFW", "decoupling": "Kang", "glag": "GLAG", "gml": "Suh and Seo 2023", "proco": "Du et al. 2024"}
 MODELS = {"heads": "Head", "losses": "Loss", "mixing": "Mixing", "reweighting": "Reweighting"}  # where defaults are
 SPLITS = ("all", "many", "medium", "few", "top5")
 SAME = {

@@ -42,7 +42,7 @@ def every_table() -> str:
     rows = read()
     if not rows:
         raise InputError(f"{FILE}: no rows; `python -m pipeline.reproduce run CELL` makes some")
-    made = [beside(rows), *(matrix(rows, figure) for figure in SAID), over_images(rows)]
+    made = [beside(rows), best(rows), *(matrix(rows, figure) for figure in SAID), over_images(rows)]
     return "\n\n".join(tables.markdown(table) for table in made if table.rows)
 
 
@@ -114,6 +114,43 @@ def matrix(rows: Rows, figure: str) -> Table:
         lines.append([Cell(cell), *shown])
     title = f"Every head, {SAID[figure]}: test accuracy in percent, the best of each cell in MARK"
     return Table(title, ["cell", *heads], [False, *[True] * len(heads)], lines, [])
+
+
+def best(rows: Rows) -> Table:
+    """For each data set and number of networks the cell and head of the highest accuracy on validation images, beside the best that was
+    published for as many epochs or fewer. Of cells of several seeds and of fewer, those of most seeds are the candidates.
+    """
+    known, tree, numbers, lines = cells.read(), params.read(), published.read(), []
+    settings = dict.fromkeys((row["cell"].partition("/")[0], len(cells.networks(row["cell"]))) for row in rows)
+    for data, networks in sorted(settings):
+        candidates: dict[tuple[str, str], Rows] = {}
+        for row in rows:
+            own = row["cell"].partition("/")[0], len(cells.networks(row["cell"]))
+            if own == (data, networks) and row.get("val"):
+                candidates.setdefault((row["cell"], row["head"]), []).append(row)
+        if not candidates:
+            continue
+        seeds = max(map(len, candidates.values()))
+        val = {key: np.array([float(row["val"]) for row in found]) for key, found in candidates.items() if len(found) == seeds}
+        cell, head = max(val, key=lambda key: val[key].mean())
+        ours = np.array([float(row["all"]) for row in candidates[cell, head]])
+        used = cells.compose(cells.networks(cell)[0], 0, "", known, tree)
+        theirs = max(filter(lambda number: comparable(number, used), numbers), key=lambda number: float(number.row["value"]))
+        texts = [data, str(networks), cell.partition("/")[2], head, tables.mean_std(val[cell, head]), tables.mean_std(ours), str(seeds)]
+        texts += [theirs.row["value"], tables.signed(ours.mean() - float(theirs.row["value"]))]
+        texts += [f"{theirs.row['method']}: {published.PAPERS[theirs.row['paper']]}, {theirs.row['table']}", theirs.row["note"]]
+        lines.append([Cell(text) for text in texts])
+    columns = ["data", "networks", "cell", "head", "validation", "test", "n", "published", "difference", "whose", "remarks"]
+    title = "Chosen on validation images, beside the best published for one network: accuracy over all classes in percent"
+    return Table(title, columns, [False, True, False, False, *[True] * 5, False, False], lines, [])
+
+
+def comparable(number: Number, tree: dict) -> bool:
+    """Whether a published number is an accuracy over all classes of the same data, by a network trained for no more epochs."""
+    row, data = number.row, tree["data"]
+    epochs = {**number.inferred, **number.protocol}.get("train.epochs", "0")
+    same = (row["data"], row["imbalance"], row["ratio"]) == (data["name"], data["imbalance"], str(data["ratio"]))
+    return same and row["split"] == "all" and row["head"] != published.FULL and int(epochs) <= tree["train"]["epochs"]
 
 
 def over_images(rows: Rows) -> Table:

@@ -267,6 +267,27 @@ def test_heads_over_images_stand_beside_cached_ones_of_the_same_seeds():
     ]
 
 
+def test_the_best_is_chosen_on_validation_among_cells_of_most_seeds(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    def made(cell, head, seed, val, test):
+        return {"cell": f"cifar100-lt-100/autoaugment/{cell}", "head": head, "seed": seed, "val": val, "all": test}
+
+    table = reproduced.best(
+        [
+            *(made("ce", "crt", seed, "50", "40") for seed in "012"),
+            *(made("ce", "lws", seed, val, "52") for seed, val in zip("012", ("47", "48", "49"), strict=True)),
+            made("graloss", "crt", "0", "60", "60"),
+            made("ce", "crt_images", "0", "", "70"),
+            made("ce+graloss", "lws", "0", "51", "54.5"),
+        ]
+    )
+    assert [[cell.text for cell in row[:9]] for row in table.rows] == [
+        ["cifar100-lt-100", "1", "autoaugment/ce", "crt", "50.00 ± 0.00", "40.00 ± 0.00", "3", "53.0", "−13.00"],
+        ["cifar100-lt-100", "2", "autoaugment/ce+graloss", "lws", "51.00", "54.50", "1", "53.0", "+1.50"],  # not the 54.2 of 400 epochs
+    ]
+
+
 def test_a_folder_of_other_parameters_is_left_alone(project):
     folder = reproduce.WORK / "cifar10-lt-2/plain/ce/seed-0"
     folder.mkdir(parents=True)

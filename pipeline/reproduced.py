@@ -108,7 +108,7 @@ def matrix(rows: Rows, figure: str) -> Table:
     heads = list(dict.fromkeys(row["head"] for row in rows if row["head"] != published.FULL))
     lines = []
     for cell in cells_of(rows):
-        values = {head: np.array([float(row[figure]) for row in rows if (row["cell"], row["head"]) == (cell, head)]) for head in heads}
+        values = {head: figures([row for row in rows if (row["cell"], row["head"]) == (cell, head)], figure) for head in heads}
         best = max(v.mean() for v in values.values() if len(v))
         shown = [Cell(tables.mean_std(v), bool(len(v)) and v.mean() == best) for v in values.values()]
         lines.append([Cell(cell), *shown])
@@ -118,31 +118,38 @@ def matrix(rows: Rows, figure: str) -> Table:
 
 def best(rows: Rows) -> Table:
     """For each data set and number of networks the cell and head of the highest accuracy on validation images, beside the best that was
-    published for as many epochs or fewer. Of cells of several seeds and of fewer, those of most seeds are the candidates.
+    published for as many epochs or fewer. Cells of the most seeds are the candidates.
     """
     known, tree, numbers, lines = cells.read(), params.read(), published.read(), []
-    settings = dict.fromkeys((row["cell"].partition("/")[0], len(cells.networks(row["cell"]))) for row in rows)
-    for data, networks in sorted(settings):
-        candidates: dict[tuple[str, str], Rows] = {}
-        for row in rows:
-            own = row["cell"].partition("/")[0], len(cells.networks(row["cell"]))
-            if own == (data, networks) and row.get("val"):
-                candidates.setdefault((row["cell"], row["head"]), []).append(row)
-        if not candidates:
-            continue
-        seeds = max(map(len, candidates.values()))
-        val = {key: np.array([float(row["val"]) for row in found]) for key, found in candidates.items() if len(found) == seeds}
-        cell, head = max(val, key=lambda key: val[key].mean())
-        ours = np.array([float(row["all"]) for row in candidates[cell, head]])
-        used = cells.compose(cells.networks(cell)[0], 0, "", known, tree)
-        theirs = max(filter(lambda number: comparable(number, used), numbers), key=lambda number: float(number.row["value"]))
-        texts = [data, str(networks), cell.partition("/")[2], head, tables.mean_std(val[cell, head]), tables.mean_std(ours), str(seeds)]
-        texts += [theirs.row["value"], tables.signed(ours.mean() - float(theirs.row["value"]))]
-        texts += [f"{theirs.row['method']}: {published.PAPERS[theirs.row['paper']]}, {theirs.row['table']}", theirs.row["note"]]
+    for (data, networks), found in sorted(candidates(rows).items()):
+        seeds = max(map(len, found.values()))
+        accuracies = {key: [figures(same, column) for column in ("val", "all")] for key, same in found.items() if len(same) == seeds}
+        cell, head = max(accuracies, key=lambda key: accuracies[key][0].mean())
+        val, test = accuracies[cell, head]
+        parameters = cells.compose(cells.networks(cell)[0], 0, "", known, tree)
+        theirs = max((number.row for number in numbers if comparable(number, parameters)), key=lambda row: float(row["value"]))
+        texts = [data, str(networks), cell.partition("/")[2], head, tables.mean_std(val), tables.mean_std(test), str(seeds)]
+        texts += [theirs["value"], tables.signed(test.mean() - float(theirs["value"]))]
+        texts += [f"{theirs['method']}: {published.PAPERS[theirs['paper']]}, {theirs['table']}", theirs["note"]]
         lines.append([Cell(text) for text in texts])
     columns = ["data", "networks", "cell", "head", "validation", "test", "n", "published", "difference", "whose", "remarks"]
     title = "Chosen on validation images, beside the best published for one network: accuracy over all classes in percent"
     return Table(title, columns, [False, True, False, False, *[True] * 5, False, False], lines, [])
+
+
+def candidates(rows: Rows) -> dict[tuple[str, int], dict[tuple[str, str], Rows]]:
+    """Rows with an accuracy on validation images: by data set and number of networks, then by cell and head."""
+    found: dict[tuple[str, int], dict[tuple[str, str], Rows]] = {}
+    for row in rows:
+        if row["val"]:
+            setting = row["cell"].partition("/")[0], len(cells.networks(row["cell"]))
+            found.setdefault(setting, {}).setdefault((row["cell"], row["head"]), []).append(row)
+    return found
+
+
+def figures(rows: Rows, column: str) -> np.ndarray:
+    """A figure (n,) of rows that have it."""
+    return np.array([float(row[column]) for row in rows])
 
 
 def comparable(number: Number, tree: dict) -> bool:
@@ -162,8 +169,8 @@ def over_images(rows: Rows) -> Table:
             for head, how in ((kind, "cached"), (f"{kind}_views", "cached, with views"), (name, "over images")):
                 same = [row for row in rows if (row["cell"], row["head"]) == (cell, head) and row["seed"] in seeds]
                 if same:
-                    accuracies = [tables.mean_std(np.array([float(row[split]) for row in same])) for split in FIGURES]
-                    seconds = f"{np.mean([float(row['seconds']) for row in same]):,.1f}"
+                    accuracies = [tables.mean_std(figures(same, split)) for split in FIGURES]
+                    seconds = f"{figures(same, 'seconds').mean():,.1f}"
                     lines.append([Cell(text) for text in (cell, kind, how, str(len(same)), *accuracies, seconds)])
     columns = ["cell", "head", "features", "n", *FIGURES, "seconds to fit"]
     title = "Heads on cached features and over images (frozen backbone, features computed anew in every epoch): test accuracy in percent"
@@ -187,7 +194,7 @@ def runs(rows: Rows, known: dict, tree: dict) -> Iterator[Run]:
     """One run for each cell and seed, named after the cell."""
     found: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
     for row in rows:
-        figures = {split: float(row[split]) if row[split] else None for split in FIGURES}
-        found.setdefault((row["cell"], row["seed"]), {})[row["head"]] = figures
+        own = {split: float(row[split]) if row[split] else None for split in FIGURES}
+        found.setdefault((row["cell"], row["seed"]), {})[row["head"]] = own
     for (cell, seed), heads in found.items():
         yield Run(cell, None, cells.compose(cell, int(seed), "", known, tree), heads, {}, Path())

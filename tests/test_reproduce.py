@@ -193,7 +193,7 @@ def test_a_terminated_run_takes_its_stage_with_it(project):
 
 def write_rows(*rows):
     """runs.csv with these rows; what a row does not say is empty."""
-    names = ["cell", "seed", "head", *reproduced.FIGURES]
+    names = ["cell", "seed", "head", *reproduced.FIGURES, "val"]
     with reproduced.FILE.open("w") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()

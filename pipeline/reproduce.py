@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
         keep(cell, options.seed, folders[cell], [folders[cell]])
     if len(trees) > 1:
         sources = [folders[cell] for cell in trees]
-        judge_together(folders[options.cell], trees[cell], sources)
+        judge_together(folders[options.cell], tree, sources)
         keep(options.cell, options.seed, folders[options.cell], sources)
 
 
@@ -111,8 +111,8 @@ def judge_together(folder: Path, tree: dict[str, Any], sources: list[Path]) -> N
     caches = [(source / STAGES["extract"]).resolve() for source in sources]
     made = folder / TOGETHER
     if not made.exists() or made.stat().st_mtime < max(cache.stat().st_mtime for cache in caches):
-        call(folder, "concatenate", "--name", TOGETHER.stem, *map(str, caches))
         shutil.rmtree(folder / HEADS, ignore_errors=True)
+        call(folder, "concatenate", "--name", TOGETHER.stem, *map(str, caches))
     judge(folder, tree)
 
 

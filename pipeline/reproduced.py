@@ -118,7 +118,7 @@ def matrix(rows: Rows, figure: str) -> Table:
 
 def best(rows: Rows) -> Table:
     """For each data set and number of networks the cell and head of the highest accuracy on validation images, beside the best that was
-    published for as many epochs or fewer. Cells of the most seeds are the candidates.
+    published for as many epochs or fewer, where anything was. Cells of the most seeds are the candidates.
     """
     known, tree, numbers, lines = cells.read(), params.read(), published.read(), []
     for (data, networks), found in sorted(candidates(rows).items()):
@@ -127,14 +127,20 @@ def best(rows: Rows) -> Table:
         cell, head = max(accuracies, key=lambda key: accuracies[key][0].mean())
         val, test = accuracies[cell, head]
         parameters = cells.compose(cells.networks(cell)[0], 0, "", known, tree)
-        theirs = max((number.row for number in numbers if comparable(number, parameters)), key=lambda row: float(row["value"]))
+        theirs = max(
+            (number.row for number in numbers if comparable(number, parameters)), key=lambda row: float(row["value"]), default=None
+        )
         texts = [data, str(networks), cell.partition("/")[2], head, tables.mean_std(val), tables.mean_std(test), str(seeds)]
-        texts += [theirs["value"], tables.signed(test.mean() - float(theirs["value"]))]
-        texts += [f"{theirs['method']}: {published.PAPERS[theirs['paper']]}, {theirs['table']}", theirs["note"]]
-        lines.append([Cell(text) for text in texts])
+        lines.append([Cell(text) for text in texts + (against(theirs, test.mean()) if theirs else ["–"] * 4)])
     columns = ["data", "networks", "cell", "head", "validation", "test", "n", "published", "difference", "whose", "remarks"]
     title = "Chosen on validation images, beside the best published for one network: accuracy over all classes in percent"
     return Table(title, columns, [False, True, False, False, *[True] * 5, False, False], lines, [])
+
+
+def against(theirs: dict[str, str], ours: float) -> list[str]:
+    """A published number, the difference of our accuracy (percent) to it, whose it is and what is remarked on it."""
+    whose = f"{theirs['method']}: {published.PAPERS[theirs['paper']]}, {theirs['table']}"
+    return [theirs["value"], tables.signed(ours - float(theirs["value"])), whose, theirs["note"]]
 
 
 def candidates(rows: Rows) -> dict[tuple[str, int], dict[tuple[str, str], Rows]]:

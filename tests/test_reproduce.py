@@ -280,11 +280,13 @@ def test_the_best_is_chosen_on_validation_among_cells_of_most_seeds(monkeypatch)
             made("graloss", "crt", "0", "60", "60"),
             made("ce", "crt_images", "0", "", "70"),
             made("ce+graloss", "lws", "0", "51", "54.5"),
+            {**made("", "lws", "0", "51", "50"), "cell": "cifar100-lt-7/autoaugment/ce"},
         ]
     )
     assert [[cell.text for cell in row[:9]] for row in table.rows] == [
         ["cifar100-lt-100", "1", "autoaugment/ce", "crt", "50.00 ± 0.00", "40.00 ± 0.00", "3", "53.0", "−13.00"],
         ["cifar100-lt-100", "2", "autoaugment/ce+graloss", "lws", "51.00", "54.50", "1", "53.0", "+1.50"],  # not the 54.2 of 400 epochs
+        ["cifar100-lt-7", "1", "autoaugment/ce", "lws", "51.00", "50.00", "1", "–", "–"],  # a ratio of no paper
     ]
 
 

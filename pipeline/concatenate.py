@@ -12,7 +12,6 @@ images behind them are the same is not written in a features file.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from pipeline import features
 from pipeline.classifier import Classifier
 from pipeline.features import Features
 from pipeline.files import InputError, interruptible, replacing
-from pipeline.import_features import FOLDER, add_classifier
+from pipeline.import_features import FOLDER, add_classifier, check_name
 
 SPLITS = ("train", "val", "test")
 
@@ -34,8 +33,7 @@ def main() -> None:
     parser.add_argument("--name", required=True, help=f"of the file to write, {FOLDER}/NAME.h5")
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="features.h5 of the same images, by two backbones or more")
     options = parser.parse_args()
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", options.name):
-        raise InputError(f"--name: {options.name!r} cannot name a file here; give letters, digits, _ and -")
+    check_name(options.name, "concatenate")
     if len(set(options.files)) < max(len(options.files), 2):
         raise InputError(f"{options.files[-1]}: expected two different files or more")
     target = FOLDER / f"{options.name}.h5"
@@ -61,6 +59,7 @@ def write(target: Path, files: Sequence[Path]) -> str:
         with h5py.File(temporary, "w") as file:
             counts = {}
             for name in SPLITS:
+                sources = []  # so that those of the last split are free before others are read
                 sources = [features.load(path, name)[name] for path in files]
                 check(name, sources)
                 if sources[0] is not None:

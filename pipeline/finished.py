@@ -8,14 +8,14 @@ from typing import Any
 
 import h5py
 
-from pipeline import evaluate, features, image_level, images, metrics, outcomes, params, published, reproduced, runs
+from pipeline import evaluate, features, image_level, images, ledger, metrics, outcomes, params, published, runs, timings
 from pipeline.classifier import Classifier
 from pipeline.features import Features
-from pipeline.files import TIMINGS
 from pipeline.settings import voters_of
 
 JUDGED = evaluate.PROVENANCE
 FULL = published.FULL  # the folder inside a cell's
+ABOUT = "about.json"
 
 
 def rows(cell: str, seed: int, folder: Path, networks: list[Path]) -> list[dict[str, Any]]:
@@ -24,15 +24,16 @@ def rows(cell: str, seed: int, folder: Path, networks: list[Path]) -> list[dict[
     networks : where its stage one ran; their seconds are added up
     """
     times, notes = [seconds(network) for network in networks], [about(network) for network in networks]
-    known = of_heads(folder) | {f"{kind}_images": figures for kind, figures in over_images(folder).items()} | of_heads(folder / FULL)
+    made = over_images(folder)
+    known = of_heads(folder) | {head: made[kind] for head, kind in ledger.IMAGES.items() if kind in made} | of_heads(folder / FULL)
     return [
         {"cell": cell, "seed": seed, "head": head}
-        | {split: figures[split] for split in reproduced.FIGURES}
+        | {split: figures[split] for split in ledger.FIGURES}
         | {"val": figures.get("val"), "selected_on": figures["selected_on"]}
         | {"chosen": " ".join(f"{key}={value:g}" for key, value in figures.get("chosen", {}).items())}
         | {"seconds": figures["seconds"]}
-        | {f"{stage}_seconds": round(sum(time[stage] for time in times), 3) for stage in ("train", "extract")}
-        | {key: " + ".join(dict.fromkeys(note[key] for note in notes)) for key in ("revision", "device")}
+        | {f"{stage}_seconds": together([time.get(stage) for time in times]) for stage in ("train", "extract")}
+        | {key: " + ".join(dict.fromkeys(filter(None, (note.get(key) for note in notes)))) for key in ("revision", "device")}
         for head, figures in known.items()
     ]
 
@@ -65,17 +66,26 @@ def accuracy(voters: list[Classifier], samples: Features) -> float | None:
 
 
 def seconds(folder: Path) -> dict[str, float]:
-    """How long each stage took; of a training that went on after a pause, all its images at the rate of its last part."""
-    notes, found = folder / TIMINGS, {}
-    for line in map(json.loads, notes.read_text(encoding="utf-8").splitlines() if notes.exists() else ()):
-        found[line["stage"]] = line["seconds"]
-        if line["stage"] == "train" and line["images"]:
+    """How long each stage took, as far as that was noted; of a training that went on after a pause, all its images at the rate of its last
+    part.
+    """
+    found = {}
+    for line in timings.read(folder):
+        if line["stage"] != "train":
+            found[line["stage"]] = line["seconds"]
+        elif line["images"]:
             with h5py.File(folder / images.FILE, "r") as file:
                 total = params.read(folder / "params.yaml")["train"]["epochs"] * len(file["train/labels"])
             found["train"] = round(line["seconds"] / line["images"] * total, 1)
     return found
 
 
+def together(values: list[float | None]) -> float | None:
+    """The sum; None where one is unknown, as after a kill between an artefact and the note of its seconds."""
+    return None if None in values else round(sum(values), 3)
+
+
 def about(folder: Path) -> dict[str, str]:
-    """The commit that stage one began with, and the device that it ran on."""
-    return json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    """The commit that stage one began with, and the device that it ran on; empty where the note was lost."""
+    file = folder / ABOUT
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 FILE = Path("data/image_level.json")
 KINDS = ("crt", "lws")
+FOLLOWED = {"epochs", "batch", "lr", "weight_decay", "views"}  # of a head's parameters; views are drawn anew in any case
 
 
 @interruptible("image_level: stopped, nothing is written; run it again")
@@ -43,6 +44,8 @@ def main() -> None:
     if name not in KINDS or name not in params.head_names(tree) or tree["heads"][name].get("kind") != name:
         raise InputError(f"image_level: name a head of params.yaml that is called as its kind: {' or '.join(KINDS)}")
     head = params.section(tree, f"heads.{name}", params.method("heads", name, f"heads.{name}.kind").Head, without=("kind",))
+    for key, value in head.model_dump(exclude=FOLLOWED, exclude_defaults=True).items():
+        raise InputError(f"params.yaml: heads.{name}.{key}: over images only its default is known, got {value!r}")
     data, seed, chosen = images.load(), params.seed(tree, "heads"), evaluate.read_params(tree)
     network = backbone.load(data.channels, data.classes)
     if network.cosine_scale is not None:

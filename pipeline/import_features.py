@@ -84,8 +84,7 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
 
     options.name = options.file.stem.removesuffix("_features") if options.name is None else options.name
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", options.name):
-        raise InputError(f"{options.file}: {options.name!r} cannot name a file here; give a --name of letters, digits, _ and -")
+    check_name(options.name, str(options.file))
     options.cut = options.test is not None or options.val is not None
     options.shares = Shares(0.2 if options.test is None else options.test, options.val or 0.0, options.seed)
     if not (0 < options.shares.test < 1 and options.shares.val >= 0 and options.shares.test + options.shares.val < 1):
@@ -93,6 +92,12 @@ def arguments() -> argparse.Namespace:
     if not (0 <= options.seed < 2**32 and options.epochs >= 1):
         raise InputError("--seed, --epochs: expected a seed from 0 to 2³² - 1, and at least one epoch")
     return options
+
+
+def check_name(name: str, where: str) -> None:
+    """Refuse a name that cannot be a file's in FOLDER; `where` it comes from begins the line."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise InputError(f"{where}: {name!r} cannot name a file here; give a --name of letters, digits, _ and -")
 
 
 def convert(path: Path, options: argparse.Namespace) -> tuple[str, str]:

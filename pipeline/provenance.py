@@ -6,13 +6,12 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline import backbone, evaluate, extract, images, outcomes, params, runs
-from pipeline.files import TIMINGS, InputError, md5
+from pipeline import backbone, evaluate, extract, images, outcomes, params, runs, timings
+from pipeline.files import InputError, md5
 
 if TYPE_CHECKING:
     from pipeline.results import Results
@@ -63,16 +62,9 @@ def read(found: Results) -> Provenance:
     return Provenance(artefacts, versions(), revision(), warnings(found.tree, artefacts))
 
 
-def durations() -> dict[tuple[str, str], float]:
+def durations() -> dict[tuple[str, str | None], float]:
     """Seconds by stage and MD5 of what it made, the latest run of each."""
-    if not TIMINGS.exists():
-        return {}
-    found = {}
-    for text in TIMINGS.read_text(encoding="utf-8").splitlines():
-        with suppress(ValueError, KeyError):  # a line that a killed run left, or one of an earlier version
-            line = json.loads(text)
-            found[line["stage"], line["md5"]] = line["seconds"]
-    return found
+    return {(line["stage"], line.get("md5")): line["seconds"] for line in timings.read()}
 
 
 def versions() -> dict[str, str]:

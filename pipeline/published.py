@@ -34,6 +34,8 @@ SAME = {
     "train.reweight": "reweight",
     "train.sampler": "sampler",
 }  # parameter: its column
+LISTS = ("parameters", "protocol", "inferred")
+COLUMNS = {"paper", "table", "method", "split", "value", "head", "note", *SAME.values(), *LISTS}
 
 
 class Number(NamedTuple):
@@ -51,18 +53,30 @@ def read(path: Path = FILE) -> list[Number]:
     Raises
     ------
     InputError
-        If the file is missing.
+        If the file is missing, or a row of it is not as the others: names its line.
     """
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        lines = csv.DictReader(path.read_text(encoding="utf-8").splitlines(), restkey="")
     except FileNotFoundError:
         raise InputError(f"{path}: not found; `git checkout {path}` brings it back") from None
-    return [Number(row, *(pairs(row[column]) for column in ("parameters", "protocol", "inferred"))) for row in rows]
+    return [number(row, f"{path}: line {lines.line_num}") for row in lines]
 
 
-def pairs(text: str) -> dict[str, str]:
-    """`key=value;key=value` as a mapping."""
-    return dict(part.split("=", 1) for part in text.split(";") if part)
+def number(row: dict[str, str], where: str) -> Number:
+    """A row and its lists, which are written `key=value;key=value`."""
+    if "" in row or None in row.values() or not row.keys() >= COLUMNS:
+        raise InputError(f"{where}: not as many values as columns, or without one of {', '.join(sorted(COLUMNS))}")
+    if row["paper"] not in PAPERS or row["split"] not in SPLITS:
+        raise InputError(f"{where}: paper is one of {', '.join(PAPERS)}, and split one of {', '.join(SPLITS)}")
+    lists = {column: [part.partition("=") for part in row[column].split(";") if part] for column in LISTS}
+    for column, found in lists.items():
+        if not all(sign for _, sign, _ in found):
+            raise InputError(f"{where}: {column} is {row[column]!r}, expected key=value;key=value")
+    try:
+        float(row["value"])
+    except ValueError:
+        raise InputError(f"{where}: value is {row['value']!r}, expected a number") from None
+    return Number(row, *({key: value for key, _, value in found} for found in lists.values()))
 
 
 def compare(rows: list[Row], notes: Sequence[str] = ()) -> tuple[Table, list[dict[str, Any]]]:

@@ -4,31 +4,23 @@ replace.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import cells, image_level, params, published, tables
+from pipeline import cells, ledger, params, published, tables
+from pipeline.cells import Cells
 from pipeline.files import InputError
+from pipeline.ledger import FIGURES, IMAGES, Rows
 from pipeline.published import Number
 from pipeline.rows import Row, group
 from pipeline.runs import Run
 from pipeline.settings import results
 from pipeline.tables import Cell, Table
 
-FILE = Path("data/reproduction/runs.csv")
-FIGURES = ("all", "many", "medium", "few")
 SAID = {"all": "over all classes", "few": "over few-shot classes"}
-IMAGES = {f"{kind}_images": kind for kind in image_level.KINDS}  # rows of heads trained over images, and the kind of head that each is
-Rows = list[dict[str, str]]
-
-
-def read() -> Rows:
-    """The rows of runs.csv; none before the first run."""
-    return list(csv.DictReader(FILE.read_text(encoding="utf-8").splitlines())) if FILE.exists() else []
 
 
 def every_table() -> str:
@@ -39,11 +31,17 @@ def every_table() -> str:
     InputError
         If nothing was reproduced yet.
     """
-    rows = read()
-    if not rows:
-        raise InputError(f"{FILE}: no rows; `python -m pipeline.reproduce run CELL` makes some")
-    made = [beside(rows), best(rows), *(matrix(rows, figure) for figure in SAID), over_images(rows)]
+    every, known = ledger.read(), cells.read()
+    if not every:
+        raise InputError(f"{ledger.FILE}: no rows; `python -m pipeline.reproduce run CELL` makes some")
+    rows = [row for row in every if row["head"] in of_every_cell(known)]
+    made = [beside(rows), best(rows), *(matrix(rows, figure) for figure in SAID), over_images(rows), variants(every)]
     return "\n\n".join(tables.markdown(table) for table in made if table.rows)
+
+
+def of_every_cell(known: Cells) -> set[str]:
+    """The heads and ensembles that cells have in common: without variants, and without what cells.yaml has no more."""
+    return {*known.heads, *(params.find(known.common, "evaluate.ensembles") or {}), *ledger.ON_DEMAND}
 
 
 class Entry(NamedTuple):
@@ -66,7 +64,8 @@ def beside(rows: Rows) -> Table:
             remarks = [each for number in entry.numbers.values() for each in [*published.flags(row, number), number.row["note"]]]
             where = f"table{'s' * (len(entry.where) > 1)} {' and '.join(entry.where)}"
             texts = [cell, row.head, tables.mean_std(ours["all"]), str(len(ours["all"])), entry.numbers["all"].row["value"]]
-            texts += [tables.signed(ours["all"].mean() - theirs["all"]), by_group({split: mean(v) for split, v in ours.items()})]
+            groups = {} if row.head == published.FULL else {split: mean(values) for split, values in ours.items()}
+            texts += [tables.signed(ours["all"].mean() - theirs["all"]), by_group(groups)]
             texts += [by_group(theirs), f"{entry.method}: {entry.paper}, {where}", "; ".join(filter(None, dict.fromkeys(remarks)))]
             lines.append([Cell(text) for text in texts])
     columns = ["cell", "head", "ours", "n", "paper", "difference", "ours by group", "paper by group", "the paper's row", "remarks"]
@@ -109,9 +108,8 @@ def matrix(rows: Rows, figure: str) -> Table:
     lines = []
     for cell in cells_of(rows):
         values = {head: figures([row for row in rows if (row["cell"], row["head"]) == (cell, head)], figure) for head in heads}
-        best = max(v.mean() for v in values.values() if len(v))
-        shown = [Cell(tables.mean_std(v), bool(len(v)) and v.mean() == best) for v in values.values()]
-        lines.append([Cell(cell), *shown])
+        top = max((v.mean() for v in values.values() if len(v)), default=None)
+        lines.append([Cell(cell), *(Cell(tables.mean_std(v), bool(len(v)) and v.mean() == top) for v in values.values())])
     title = f"Every head, {SAID[figure]}: test accuracy in percent, the best of each cell in MARK"
     return Table(title, ["cell", *heads], [False, *[True] * len(heads)], lines, [])
 
@@ -120,13 +118,13 @@ def best(rows: Rows) -> Table:
     """For each data set and number of networks the cell and head of the highest accuracy on validation images, beside the best that was
     published for as many epochs or fewer, where anything was. Cells of the most seeds are the candidates.
     """
-    known, tree, numbers, lines = cells.read(), params.read(), published.read(), []
+    known, numbers, lines = cells.read(), published.read(), []
     for (data, networks), found in sorted(candidates(rows).items()):
         seeds = max(map(len, found.values()))
         accuracies = {key: [figures(same, column) for column in ("val", "all")] for key, same in found.items() if len(same) == seeds}
         cell, head = max(accuracies, key=lambda key: accuracies[key][0].mean())
         val, test = accuracies[cell, head]
-        parameters = cells.compose(cells.networks(cell)[0], 0, "", known, tree)
+        parameters = cells.compose(cells.networks(cell)[0], 0, "", known)
         theirs = max(
             (number.row for number in numbers if comparable(number, parameters)), key=lambda row: float(row["value"]), default=None
         )
@@ -154,8 +152,8 @@ def candidates(rows: Rows) -> dict[tuple[str, int], dict[tuple[str, str], Rows]]
 
 
 def figures(rows: Rows, column: str) -> np.ndarray:
-    """A figure (n,) of rows that have it."""
-    return np.array([float(row[column]) for row in rows])
+    """A figure (n,) of the rows that have it: no class of CIFAR-10-LT at 100 is few-shot."""
+    return np.array([float(row[column]) for row in rows if row[column]])
 
 
 def comparable(number: Number, tree: dict) -> bool:
@@ -176,7 +174,8 @@ def over_images(rows: Rows) -> Table:
                 same = [row for row in rows if (row["cell"], row["head"]) == (cell, head) and row["seed"] in seeds]
                 if same:
                     accuracies = [tables.mean_std(figures(same, split)) for split in FIGURES]
-                    seconds = f"{figures(same, 'seconds').mean():,.1f}"
+                    spent = mean(figures(same, "seconds"))
+                    seconds = "–" if spent is None else f"{spent:,.1f}"
                     lines.append([Cell(text) for text in (cell, kind, how, str(len(same)), *accuracies, seconds)])
     columns = ["cell", "head", "features", "n", *FIGURES, "seconds to fit"]
     title = "Heads on cached features and over images (frozen backbone, features computed anew in every epoch): test accuracy in percent"
@@ -189,18 +188,39 @@ def cells_of(rows: Rows) -> list[str]:
 
 def by_setting(rows: Rows) -> list[Row]:
     """The rows of single networks grouped over seeds, each with the parameters of its cell."""
-    known, tree = cells.read(), params.read()
     rows = [row for row in rows if cells.networks(row["cell"]) == [row["cell"]]]
-    known["heads"] |= {name: known["heads"].get(kind, {"kind": kind}) for name, kind in IMAGES.items()}
-    known["heads"] |= {name: {**head, "kind": published.FULL} for name, head in known["full"]["heads"].items()}
-    return group([result for run in runs(rows, known, tree) for result in results(run)])
+    return group([result for run in runs(rows) for result in results(run)])
 
 
-def runs(rows: Rows, known: dict, tree: dict) -> Iterator[Run]:
+def runs(rows: Rows) -> Iterator[Run]:
     """One run for each cell and seed, named after the cell."""
+    known = cells.read()
+    more = {name: known.heads.get(kind, {"kind": kind}) for name, kind in IMAGES.items()}
+    more |= {name: {**head, "kind": published.FULL} for name, head in known.full["heads"].items()}
     found: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
     for row in rows:
         own = {split: float(row[split]) if row[split] else None for split in FIGURES}
         found.setdefault((row["cell"], row["seed"]), {})[row["head"]] = own
     for (cell, seed), heads in found.items():
-        yield Run(cell, None, cells.compose(cell, int(seed), "", known, tree), heads, {}, Path())
+        tree = cells.compose(cell, int(seed), "", known)
+        yield Run(cell, None, {**tree, "heads": {**tree["heads"], **more}}, heads, {}, Path())
+
+
+def variants(rows: Rows) -> Table:
+    """Variants of a head beside that head: what a paper leaves open, one choice at a time."""
+    known, lines = cells.read(), []
+    for cell, varied in known.variants.items():
+        for head, changes in varied.items():
+            named = {head: "as above", **{f"{head}-{name}": in_words(change) for name, change in changes.items()}}
+            found = {name: [row for row in rows if (row["cell"], row["head"]) == (cell, name)] for name in named}
+            for name, same in found.items() if any(found[name] for name in named if name != head) else ():
+                if same:
+                    accuracies = [tables.mean_std(figures(same, column)) for column in ("val", *FIGURES)]
+                    lines.append([Cell(text) for text in (cell, head, named[name], str(len(same)), *accuracies)])
+    columns = ["cell", "head", "changed", "n", "validation", *FIGURES]
+    return Table("Variants of heads: accuracy in percent", columns, [False, False, False, *[True] * 6], lines, [])
+
+
+def in_words(change: dict[str, object]) -> str:
+    """`lr 0.01, epochs 10`."""
+    return ", ".join(f"{key} {tables.text(value)}" for key, value in change.items())

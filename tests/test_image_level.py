@@ -70,8 +70,20 @@ def test_its_figures_stand_in_a_file_and_stage_one_stays(digits):
     known = json.loads(image_level.FILE.read_text())
     assert list(known) == ["crt", "lws"]
     assert known["crt"]["seconds"] > 0
-    assert 0 <= known["lws"]["all"] <= 100
+    drifted = backbone.load(digits.channels, digits.classes)
+    student = image_level.fit("lws", lws.Head(epochs=5, lr=0.2, batch=32, weight_decay=5e-4), digits, drifted, "shift", 0)
+    pixels = (torch.tensor(np.array(digits.test.images)).float() / 255 - torch.tensor(digits.mean)) / torch.tensor(digits.std)
+    with torch.no_grad():
+        said = student(drifted.eval().features(pixels.float().permute(0, 3, 1, 2))).argmax(1).numpy()
+    right = [100 * np.mean(said[digits.test.labels == k] == k) for k in range(10)]
+    assert known["lws"]["all"] == pytest.approx(np.mean(right), abs=1)
     assert backbone.FILE.read_bytes() == before
+    edit("params.yaml", "lws: {kind: lws,", "lws: {kind: lws, label_smoothing: 0.1,")
+    done = stage("image_level", "lws", check=False)
+    assert (done.returncode, done.stderr.strip()) == (
+        1,
+        "params.yaml: heads.lws.label_smoothing: over images only its default is known, got 0.1",
+    )
     done = stage("image_level", "tau", check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("image_level: name a head of params.yaml that is called as its kind: crt or lws")

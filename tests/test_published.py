@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline import params, published
+from pipeline.files import InputError
 from pipeline.published import FILE, PAPERS, SPLITS
 from pipeline.rows import Row
 from tests.conftest import ROOT
@@ -40,17 +41,35 @@ def test_every_row_is_well_formed():
     packages = {"loss": "losses", "mix": "mixing", "reweight": "reweighting", "head": "heads"}
     known = {column: {"", *params.known(package)} for column, package in packages.items()}
     known["head"].add(published.FULL)
-    for row in ROWS:
+    for row, *lists in published.read(ROOT / FILE):
         assert row["paper"] in PAPERS and row["split"] in SPLITS and row["method"]
         assert row["imbalance"] in ("exponential", "step", "natural")
         assert row["ratio"] in ("", "10", "50", "100", "200")
         assert re.fullmatch(r"\d\d\.\d\d?|\d\.\d", row["value"]), row
         assert all(row[column] in names for column, names in known.items()), row
         assert row["sampler"] in ("", "instance", "class_balanced", "square_root", "progressive")
-        for column in ("parameters", "protocol", "inferred"):
-            assert all(re.fullmatch(r"(head|losses|mixing|train)\.[a-z_.0-9]+", key) for key in published.pairs(row[column])), row
+        assert all(re.fullmatch(r"(head|losses|mixing|train)\.[a-z_.0-9]+", key) for keys in lists for key in keys), row
         if row["head"]:
             assert all(row[column] for column in ("loss", "mix", "reweight", "sampler")), row
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"paper": "mine"}, "line 2: paper is one of mfw, "),
+        ({"split": "every"}, "line 2: paper is one of mfw, .* and split one of all, many, "),
+        ({"value": "65.6 %"}, "line 2: value is '65.6 %', expected a number"),
+        ({"inferred": "train.epochs"}, "line 2: inferred is 'train.epochs', expected key=value;key=value"),
+        ({"note": None}, "line 2: not as many values as columns, or without one of data, "),
+        ({"note": "a,b"}, "line 2: not as many values as columns"),
+    ],
+)
+def test_a_row_of_ones_own_that_is_not_as_the_others_is_a_line(tmp_path, changes, message):
+    row = {**ROWS[0], "note": "", **changes}
+    lines = [",".join(row), ",".join(value for value in row.values() if value is not None)]
+    (tmp_path / "published.csv").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=message):
+        published.read(tmp_path / "published.csv")
 
 
 def test_no_number_stands_twice():

@@ -1,0 +1,160 @@
+"""The stages of a cell, each in a process of its own, in a folder of the cell's own: what is missing is made, what is there stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+
+from pipeline import backbone, checkpoint, extract, image_level, images, params, provenance
+from pipeline.evaluate import HEADS
+from pipeline.files import InputError
+from pipeline.finished import ABOUT, FULL, JUDGED
+from pipeline.import_features import FOLDER
+from pipeline.settings import METHODS
+
+STAGES = {"prepare": images.FILE, "train": backbone.FILE, "extract": extract.FILE}  # and what each makes
+TOGETHER = FOLDER / "networks.h5"  # features of several networks side by side
+OF_FORMER = {
+    "train": (extract.FILE, image_level.FILE, FULL),
+    "extract": (HEADS,),
+    "concatenate": (HEADS,),
+}  # goes before a stage runs again
+CODE = Path(__file__).parents[1]
+Tree = dict[str, Any]
+
+
+class Place(NamedTuple):
+    """A cell's folder, and the descriptor of the lock that is held on it."""
+
+    path: Path
+    lock: int
+
+    def make(self, tree: Tree) -> None:
+        """Run the stages whose results are missing."""
+        self.start(tree)
+        for stage, made in STAGES.items():
+            if not (self.path / made).exists():
+                if stage == "train":
+                    self.note_beginning()
+                self.call(stage)
+        self.judge(tree)
+
+    def note_beginning(self) -> None:
+        """Note which commit a training begins with, and on which device; of one that goes on, these were noted."""
+        if not (self.path / ABOUT).exists() or not any((self.path / checkpoint.FOLDER).glob("*")):
+            write_beside(self.path / ABOUT, json.dumps({"revision": provenance.revision(), "device": device_name()}) + "\n")
+
+    def put_together(self, tree: Tree, sources: list[Path]) -> None:
+        """Fit and judge heads on features of several networks side by side; `tree` is the parameters of any of them."""
+        tree = {**tree, "features": TOGETHER.as_posix()}
+        self.start(tree)
+        caches = [(source / extract.FILE).resolve() for source in sources]
+        made = self.path / TOGETHER
+        if not made.exists() or made.stat().st_mtime < max(cache.stat().st_mtime for cache in caches):
+            self.call("concatenate", "--name", TOGETHER.stem, *map(str, caches))
+        self.judge(tree)
+
+    def judge_in_full(self, tree: Tree) -> None:
+        """Fit and judge a classifier on features of the whole training set, in a folder beside the backbone's results."""
+        inner = Place(self.path / FULL, self.lock)
+        (inner.path / "data").mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.path / backbone.FILE, inner.path / backbone.FILE)
+        inner.make(tree)
+
+    def judge(self, tree: Tree) -> None:
+        """Fit the heads that are missing, and evaluate all where one is new."""
+        judged = self.path / JUDGED
+        fitted = [self.path / HEADS / f"{head}.safetensors" for head in tree["heads"]]
+        for path in fitted:
+            if not path.exists():
+                self.call(f"heads.{tree['heads'][path.stem]['kind']}", path.stem)
+        if not judged.exists() or judged.stat().st_mtime < max(path.stat().st_mtime for path in fitted):
+            self.call("evaluate")
+
+    def start(self, tree: Tree) -> None:
+        """Give the folder its params.yaml. What is there stays as far as its parameters do.
+
+        Raises
+        ------
+        InputError
+            If the backbone there was trained with other parameters.
+        """
+        file = self.path / params.FILE
+        if file.exists():
+            old = params.read(file)
+            if of_training(old) != of_training(tree):
+                raise InputError(f"{file}: of an earlier cells.yaml; remove {self.path} to train it anew")
+            for made in outdated(old, tree):
+                drop(self.path / made)
+        text = StringIO()
+        YAML().dump(tree, text)
+        write_beside(file, text.getvalue())
+
+    def call(self, stage: str, *arguments: str) -> None:
+        """Run a stage with the code of this clone; what was made of its former result goes first."""
+        for made in OF_FORMER.get(stage, ()):
+            drop(self.path / made)
+        print(f"reproduce: {self.path}: {stage} {' '.join(arguments)}".rstrip(), flush=True)
+        paths = os.pathsep.join(filter(None, (str(CODE), os.environ.get("PYTHONPATH"))))
+        command = [sys.executable, "-m", f"pipeline.{stage}", *arguments]
+        done = subprocess.run(command, cwd=self.path, env={**os.environ, "PYTHONPATH": paths}, pass_fds=(self.lock,))
+        if done.returncode:
+            raise InputError(f"reproduce: {stage} failed in {self.path} (status {done.returncode})")
+
+
+def of_training(tree: Tree) -> Tree:
+    """What a backbone is trained with: of losses and the like the one that was chosen; not where the data set lies."""
+    own = {name: params.find(tree, name) for name in ("seed", "train", "features")}
+    own |= {f"{section}.{key}": params.find(tree, f"{section}.{params.find(tree, key)}") for section, key in METHODS.items()}
+    return own | {"data": {**(tree.get("data") or {}), "root": None}}
+
+
+def outdated(old: Tree, tree: Tree) -> list[Path]:
+    """What changed parameters make stale, of what is made from a backbone."""
+    known, wanted = old.get("heads") or {}, tree["heads"]
+    changed = [name for name in known if known[name] != wanted.get(name)]
+    found = [HEADS / f"{name}.safetensors" for name in changed]
+    if old.get("extract") != tree["extract"]:
+        found.append(extract.FILE)
+    if known != wanted or old.get("evaluate") != tree["evaluate"]:
+        found.append(JUDGED)
+    if old.get("evaluate") != tree["evaluate"] or set(changed) & set(image_level.KINDS):
+        found.append(image_level.FILE)
+    return found
+
+
+def drop(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_beside(path: Path, text: str) -> None:
+    """Write a file whole, by way of one in the same folder: folders of cells may lie on another disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def device_name() -> str:
+    """The GPU's name, or the processor's and how many threads of it are used."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    known = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = next((line.partition(":")[2].strip() for line in known.splitlines() if line.startswith("model name")), platform.machine())
+    threads = torch.get_num_threads()
+    return f"{model}, {threads} thread{'s' * (threads > 1)}"

@@ -1,0 +1,110 @@
+"""The tables of what was reproduced."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from pipeline import ledger, reproduce, reproduced
+from pipeline.files import InputError
+from tests.conftest import ROOT
+from tests.test_cifar import small  # noqa: F401
+from tests.tiny_cells import KNOWN, project, write_cells  # noqa: F401
+
+
+def write_rows(*rows):
+    """runs.csv with these rows; what a row does not say is empty."""
+    with ledger.FILE.open("w") as file:
+        writer = csv.DictWriter(file, ledger.COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def lines(text, *cells):
+    """The rows of a Markdown table that begin with these cells, as lists."""
+    found = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    return [row for row in found if row[: len(cells)] == list(cells)]
+
+
+def test_ours_stands_beside_the_paper(project, capsys):  # noqa: F811
+    cell, values = "cifar10-lt-100/plain/ce", [70.0, 72.0, 74.0]
+    write_rows(
+        *({"cell": cell, "seed": seed, "head": "joint", "all": value, "few": value - 50} for seed, value in enumerate(values)),
+        {"cell": cell, "seed": 0, "head": "tau_val", "all": 75.5, "few": 20},
+    )
+    project("table")
+    printed = capsys.readouterr().out
+    spread = f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+    (erm,) = lines(printed, cell, "joint", spread)
+    assert erm[3:6] == ["3", "71.1", "+0.90"]  # ERM, 71.1 in MFW's tables 1 and 5
+    assert erm[8] == "ERM: MFW, tables 1 and 5"
+    assert erm[6] == "– / – / 22.0"
+    best = [row for row in lines(printed, cell) if row[1] == spread]
+    assert best == [[cell, spread, "**75.50**"]]
+    assert [cell, "**22.00 ± 2.00**", "20.00"] in lines(printed, cell)
+    page = reproduce.Path("page.md")
+    page.write_text(f"before\n{reproduce.MARKERS[0]}old\n{reproduce.MARKERS[1]}after\n")
+    for _ in range(2):
+        project("table", "--write", "page.md")
+    assert page.read_text() == f"before\n{reproduce.MARKERS[0]}\n{printed.rstrip()}\n\n{reproduce.MARKERS[1]}after\n"
+    page.write_text("nothing\n")
+    with pytest.raises(InputError, match="page.md: has no lines <!-- reproduction --> and"):
+        project("table", "--write", "page.md")
+
+
+def test_only_numbers_of_the_same_augmentation_stand_beside_ours(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    row = {"seed": "0", "head": "joint", "all": "45", "many": "70", "medium": "45", "few": "15", "seconds": ""}
+    for recipe, wanted in (("plain", {"40.1", "39.8"}), ("autoaugment", {"46.6", "45.3"})):
+        table = reproduced.beside([{**row, "cell": f"cifar100-lt-100/{recipe}/ce"}])
+        assert {line[4].text for line in table.rows} == wanted
+    glag = next(line for line in table.rows if line[4].text == "46.6")
+    assert [cell.text for cell in glag[6:9]] == ["70.0 / 45.0 / 15.0", "75.2 / 46.0 / 13.9", "Cross-Entropy: GLAG, table 1"]
+
+
+def test_the_readme_has_the_tables_of_the_committed_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    between = (ROOT / "README.md").read_text(encoding="utf-8").split(reproduce.MARKERS[0])[1].split(reproduce.MARKERS[1])[0]
+    assert between.strip() == reproduced.every_table()
+
+
+def test_graloss_of_one_form_is_not_set_beside_others(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    row = {"cell": "cifar100-lt-100/autoaugment/graloss", "seed": "0", "head": "full", "all": "56", "many": "56", "medium": "", "few": ""}
+    (line,) = reproduced.beside([row]).rows
+    assert line[4].text == "57.69"  # convex, c = 2
+
+
+def test_heads_over_images_stand_beside_cached_ones_of_the_same_seeds():
+    made = [("crt", "0", 40), ("crt", "1", 60), ("crt_views", "0", 41), ("crt_images", "0", 42)]
+    table = reproduced.over_images(
+        [{"cell": "a/b/c", "seed": s, "head": h, "seconds": "1500", **dict.fromkeys(ledger.FIGURES, str(v))} for h, s, v in made]
+    )
+    assert [[cell.text for cell in (*row[1:5], row[-1])] for row in table.rows] == [
+        ["crt", "cached", "1", "40.00", "1,500.0"],
+        ["crt", "cached, with views", "1", "41.00", "1,500.0"],
+        ["crt", "over images", "1", "42.00", "1,500.0"],
+    ]
+
+
+def test_the_best_is_chosen_on_validation_among_cells_of_most_seeds(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    def made(cell, head, seed, val, test):
+        return {"cell": f"cifar100-lt-100/autoaugment/{cell}", "head": head, "seed": seed, "val": val, "all": test}
+
+    table = reproduced.best(
+        [
+            *(made("ce", "crt", seed, "50", "40") for seed in "012"),
+            *(made("ce", "lws", seed, val, "52") for seed, val in zip("012", ("47", "48", "49"), strict=True)),
+            made("graloss", "crt", "0", "60", "60"),
+            made("ce", "crt_images", "0", "", "70"),
+            made("ce+graloss", "lws", "0", "51", "54.5"),
+            {**made("", "lws", "0", "51", "50"), "cell": "cifar100-lt-7/autoaugment/ce"},
+        ]
+    )
+    assert [[cell.text for cell in row[:9]] for row in table.rows] == [
+        ["cifar100-lt-100", "1", "autoaugment/ce", "crt", "50.00 ± 0.00", "40.00 ± 0.00", "3", "53.0", "−13.00"],
+        ["cifar100-lt-100", "2", "autoaugment/ce+graloss", "lws", "51.00", "54.50", "1", "53.0", "+1.50"],  # not the 54.2 of 400 epochs
+        ["cifar100-lt-7", "1", "autoaugment/ce", "lws", "51.00", "50.00", "1", "–", "–"],  # a ratio of no paper
+    ]

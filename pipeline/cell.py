@@ -14,20 +14,20 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from pipeline import backbone, checkpoint, extract, image_level, images, params, provenance
+from pipeline import backbone, checkpoint, extract, finished, image_level, images, params, provenance, stored
 from pipeline.evaluate import HEADS
 from pipeline.files import InputError
-from pipeline.finished import ABOUT, FULL, JUDGED
+from pipeline.finished import FULL, JUDGED, write_beside
 from pipeline.import_features import FOLDER
 from pipeline.settings import METHODS
 
 STAGES = {"prepare": images.FILE, "train": backbone.FILE, "extract": extract.FILE}  # and what each makes
 TOGETHER = FOLDER / "networks.h5"  # features of several networks side by side
-OF_FORMER = {
-    "train": (extract.FILE, image_level.FILE, FULL),
+OF_FORMER = {  # what was made of a stage's former result, and goes before it runs again
+    "train": (extract.FILE, image_level.FILE, Path(FULL) / extract.FILE),
     "extract": (HEADS,),
     "concatenate": (HEADS,),
-}  # goes before a stage runs again
+}
 CODE = Path(__file__).parents[1]
 Tree = dict[str, Any]
 
@@ -38,20 +38,32 @@ class Place(NamedTuple):
     path: Path
     lock: int
 
-    def make(self, tree: Tree) -> None:
-        """Run the stages whose results are missing."""
+    def make(self, tree: Tree, trained: Path | None = None) -> None:
+        """Run the stages whose results are missing.
+
+        trained : a backbone to take instead of training, if it is there and of the same parameters
+        """
         self.start(tree)
         for stage, made in STAGES.items():
-            if not (self.path / made).exists():
-                if stage == "train":
-                    self.note_beginning()
-                self.call(stage)
+            if (self.path / made).exists() or (stage == "train" and trained and self.take(trained, tree)):
+                continue
+            if stage == "train":
+                self.note_beginning()
+            self.call(stage)
         self.judge(tree)
+
+    def take(self, trained: Path, tree: Tree) -> bool:
+        """Take a stored backbone, with what was made of a former one gone first; whether there was one of these parameters."""
+        self.drop(*OF_FORMER["train"])
+        taken = stored.fetch(trained, self.path, of_training(tree))
+        if taken:
+            print(f"reproduce: {self.path}: backbone of {trained}, not trained anew", flush=True)
+        return taken
 
     def note_beginning(self) -> None:
         """Note which commit a training begins with, and on which device; of one that goes on, these were noted."""
-        if not (self.path / ABOUT).exists() or not any((self.path / checkpoint.FOLDER).glob("*")):
-            write_beside(self.path / ABOUT, json.dumps({"revision": provenance.revision(), "device": device_name()}) + "\n")
+        if not finished.about(self.path) or not any((self.path / checkpoint.FOLDER).glob("*")):
+            finished.note(self.path, {"revision": provenance.revision(), "device": device_name()})
 
     def put_together(self, tree: Tree, sources: list[Path]) -> None:
         """Fit and judge heads on features of several networks side by side; `tree` is the parameters of any of them."""
@@ -93,22 +105,30 @@ class Place(NamedTuple):
             old = params.read(file)
             if of_training(old) != of_training(tree):
                 raise InputError(f"{file}: of an earlier cells.yaml; remove {self.path} to train it anew")
-            for made in outdated(old, tree):
-                drop(self.path / made)
+            self.drop(*outdated(old, tree))
         text = StringIO()
         YAML().dump(tree, text)
         write_beside(file, text.getvalue())
 
     def call(self, stage: str, *arguments: str) -> None:
         """Run a stage with the code of this clone; what was made of its former result goes first."""
-        for made in OF_FORMER.get(stage, ()):
-            drop(self.path / made)
+        self.drop(*OF_FORMER.get(stage, ()))
         print(f"reproduce: {self.path}: {stage} {' '.join(arguments)}".rstrip(), flush=True)
         paths = os.pathsep.join(filter(None, (str(CODE), os.environ.get("PYTHONPATH"))))
         command = [sys.executable, "-m", f"pipeline.{stage}", *arguments]
         done = subprocess.run(command, cwd=self.path, env={**os.environ, "PYTHONPATH": paths}, pass_fds=(self.lock,))
         if done.returncode:
             raise InputError(f"reproduce: {stage} failed in {self.path} (status {done.returncode})")
+
+    def drop(self, *results: Path) -> None:
+        """Remove files and folders, as far as they are there; that heads over images were asked for is not forgotten."""
+        for path in (self.path / result for result in results):
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path == self.path / image_level.FILE and path.exists():
+                write_beside(path, json.dumps(dict.fromkeys(finished.over_images(self.path))) + "\n")
+            else:
+                path.unlink(missing_ok=True)
 
 
 def of_training(tree: Tree) -> Tree:
@@ -130,22 +150,6 @@ def outdated(old: Tree, tree: Tree) -> list[Path]:
     if old.get("evaluate") != tree["evaluate"] or set(changed) & set(image_level.KINDS):
         found.append(image_level.FILE)
     return found
-
-
-def drop(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def write_beside(path: Path, text: str) -> None:
-    """Write a file whole, by way of one in the same folder: folders of cells may lie on another disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def device_name() -> str:

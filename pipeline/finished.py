@@ -23,9 +23,10 @@ def rows(cell: str, seed: int, folder: Path, networks: list[Path]) -> list[dict[
 
     networks : where its stage one ran; their seconds are added up
     """
-    times, notes = [seconds(network) for network in networks], [about(network) for network in networks]
+    notes = [about(network) for network in networks]
+    times = [{"train": note.get("train_seconds"), **seconds(network)} for note, network in zip(notes, networks, strict=True)]
     made = over_images(folder)
-    known = of_heads(folder) | {head: made[kind] for head, kind in ledger.IMAGES.items() if kind in made} | of_heads(folder / FULL)
+    known = of_heads(folder) | {head: made[kind] for head, kind in ledger.IMAGES.items() if made.get(kind)} | of_heads(folder / FULL)
     return [
         {"cell": cell, "seed": seed, "head": head}
         | {split: figures[split] for split in ledger.FIGURES}
@@ -39,7 +40,7 @@ def rows(cell: str, seed: int, folder: Path, networks: list[Path]) -> list[dict[
 
 
 def over_images(folder: Path) -> dict[str, Any]:
-    """Figures of the heads that were trained over images, by kind."""
+    """Figures of the heads that were asked for over images, by kind; None where they are to be made again."""
     file = folder / image_level.FILE
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
@@ -85,7 +86,23 @@ def together(values: list[float | None]) -> float | None:
     return None if None in values else round(sum(values), 3)
 
 
-def about(folder: Path) -> dict[str, str]:
-    """The commit that stage one began with, and the device that it ran on; empty where the note was lost."""
+def about(folder: Path) -> dict[str, Any]:
+    """The commit that stage one began with, and the device that it ran on; empty where the note was lost.
+
+    Of a backbone that was trained elsewhere, `train_seconds` as well.
+    """
     file = folder / ABOUT
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def note(folder: Path, about: dict[str, Any]) -> None:
+    """Write what `about` reads."""
+    write_beside(folder / ABOUT, json.dumps(about) + "\n")
+
+
+def write_beside(path: Path, text: str) -> None:
+    """Write a file whole, by way of one in the same folder: folders of cells may lie on another disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

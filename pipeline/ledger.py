@@ -71,18 +71,7 @@ def is_number(text: str) -> bool:
 def keep(cell: str, seed: int, new: list[dict[str, Any]]) -> None:
     """Put rows of a cell and seed in the place of those that are there, of which those made on demand stay until they are made again."""
     with alone(LOCK):
-        made, rows = {row["head"] for row in new}, read()
-        old = [row for row in rows if not of(row, cell, seed) or row["head"] in set(ON_DEMAND) - made]
-        write_csv(
-            FILE, sorted(({key: row[key] for key in COLUMNS} for row in (*new, *old)), key=lambda row: (row["cell"], int(row["seed"])))
-        )
-
-
-def on_demand(cell: str, seed: int) -> set[str]:
-    """The heads among the rows of a cell and seed that are made on demand."""
-    return {row["head"] for row in read() if of(row, cell, seed)} & set(ON_DEMAND)
-
-
-def of(row: dict[str, str], cell: str, seed: int) -> bool:
-    """Whether a row is of this cell and seed."""
-    return (row["cell"], row["seed"]) == (cell, str(seed))
+        spared = set(ON_DEMAND) - {row["head"] for row in new}
+        old = [row for row in read() if (row["cell"], row["seed"]) != (cell, str(seed)) or row["head"] in spared]
+        rows = [{column: row[column] for column in COLUMNS} for row in (*new, *old)]
+        write_csv(FILE, sorted(rows, key=lambda row: (row["cell"], int(row["seed"]))))

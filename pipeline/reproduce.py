@@ -8,15 +8,17 @@ the published numbers; `--write README.md` puts that table between its two marke
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import cells, finished, ledger, recipe, reproduced
-from pipeline.cell import Place, Tree, write_beside
+from pipeline import cells, finished, image_level, ledger, recipe, reproduced, stored
+from pipeline.cell import Place, Tree, of_training
 from pipeline.files import InputError, interruptible
+from pipeline.finished import write_beside
 from pipeline.locks import alone
 
 WORK = Path(".cache/reproduction")
@@ -29,14 +31,18 @@ def main() -> None:
         "python -m pipeline.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    making = commands.add_parser("run", help="run cells")
+    some = argparse.ArgumentParser(add_help=False)
     example = "as in cifar100-lt-100/autoaugment/graloss, or …/ce+graloss: names of data/reproduction/cells.yaml"
-    making.add_argument("cells", nargs="+", metavar="CELL", help=example)
-    making.add_argument("--seed", type=int, nargs="+", default=[0], help="of stage one and the heads; the images are always the papers'")
+    some.add_argument("cells", nargs="+", metavar="CELL", help=example)
+    some.add_argument("--seed", type=int, nargs="+", default=[0], help="of stage one and the heads; the images are always the papers'")
+    making = commands.add_parser("run", parents=[some], help="run cells")
     making.add_argument("--root", default=os.environ.get("TAILCACHE_CIFAR"), help="folder of the data set; default: $TAILCACHE_CIFAR")
+    making.add_argument("--train", action="store_true", help=f"train, also where {stored.FOLDER} has the backbone")
     making.add_argument("--images", action="store_true", help="also cRT and LWS over images, as the reference code has them")
     making.add_argument("--full", action="store_true", help="also a linear classifier on the whole training set, as in GLAG's table 1")
     making.set_defaults(do=run)
+    storing = commands.add_parser("store", parents=[some], help=f"put backbones of finished cells into {stored.FOLDER}")
+    storing.set_defaults(do=store)
     showing = commands.add_parser("table", help="what was reproduced, beside the published numbers")
     showing.add_argument("--write", type=Path, metavar="FILE", help=f"between {MARKERS[0].strip()} and {MARKERS[1].strip()}")
     showing.set_defaults(do=table)
@@ -69,18 +75,18 @@ def run(options: argparse.Namespace) -> None:
 
 
 def make(cell: str, seed: int, tree: Tree, full: Tree, options: argparse.Namespace) -> None:
-    """Make what is missing of a cell of one network, with what options ask for on top, or earlier rows show that it was asked for."""
+    """Make what is missing of a cell of one network, and what options ask for on top, now or in an earlier run."""
     with place(cell, seed) as where:
-        where.make(tree)
+        where.make(tree, None if options.train else stored.file(cell, seed))
         keep(cell, seed, where, [where.path])
-        before = ledger.on_demand(cell, seed)
-        kinds = [kind for head, kind in ledger.IMAGES.items() if options.images or head in before]
+        kinds = image_level.KINDS if options.images else list(finished.over_images(where.path))
         for kind in kinds:
-            if kind not in finished.over_images(where.path):
+            if not finished.over_images(where.path).get(kind):
                 where.call("image_level", kind)
-        if options.full or finished.FULL in before:
+        in_full = options.full or (where.path / finished.FULL).exists()
+        if in_full:
             where.judge_in_full(full)
-        if kinds or options.full or before:
+        if kinds or in_full:
             keep(cell, seed, where, [where.path])
 
 
@@ -97,6 +103,14 @@ def keep(cell: str, seed: int, where: Place, networks: list[Path]) -> None:
     new = finished.rows(cell, seed, where.path, networks)
     ledger.keep(cell, seed, new)
     print(f"reproduce: {cell}, seed {seed}: {len(new)} heads -> {ledger.FILE}")
+
+
+def store(options: argparse.Namespace) -> None:
+    """Store the backbones of cells that have been run."""
+    known, wanted = cells.read(), [each for cell in options.cells for each in cells.networks(cells.named(cell))]
+    for cell, seed in itertools.product(wanted, options.seed):
+        with place(cell, seed) as where:
+            print(f"reproduce: {stored.store(cell, seed, where.path, of_training(cells.compose(cell, seed, '', known)))}")
 
 
 def table(options: argparse.Namespace) -> None:

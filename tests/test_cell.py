@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import backbone, cell, checkpoint, extract, finished, image_level, images, params, provenance
+from pipeline import backbone, cell, checkpoint, extract, finished, image_level, images, params, provenance, stored
 from pipeline.cell import HEADS, Place
 from pipeline.files import InputError
 
@@ -24,6 +24,7 @@ TREE = {
     "evaluate": {"many": 100},
 }
 ALL = ["prepare", "train", "extract", "heads.crt crt", "heads.tau tau", "evaluate"]
+IN_FULL = Path(finished.FULL) / extract.FILE
 MADE = {**cell.STAGES, "evaluate": finished.JUDGED, "concatenate": cell.TOGETHER, "image_level": image_level.FILE}
 
 
@@ -51,8 +52,9 @@ def place(ran):
     found = Place(Path("cell"), 0)
     found.make(TREE)
     assert ran == ALL
-    (found.path / image_level.FILE).write_text("{}")
-    (found.path / finished.FULL).mkdir()
+    (found.path / image_level.FILE).write_text('{"crt": {"all": 50}}')
+    (found.path / IN_FULL).parent.mkdir(parents=True)
+    (found.path / IN_FULL).touch()
     ran.clear()
     return found
 
@@ -83,7 +85,8 @@ def with_(where, value):
 def test_what_depends_on_a_change_is_made_again(place, ran, where, value, wanted):
     place.make(with_(where, value))
     assert ran == wanted
-    assert (place.path / image_level.FILE).exists() == (where not in ("heads.crt.epochs", "evaluate.many", "heads"))
+    stale = where in ("heads.crt.epochs", "evaluate.many", "heads")
+    assert finished.over_images(place.path) == {"crt": None if stale else {"all": 50}}
     ran.clear()
     place.make(with_(where, value))
     assert ran == []
@@ -104,7 +107,8 @@ def test_what_is_lost_is_made_again_and_what_was_made_of_it(place, ran, lost, wa
     place.make(TREE)
     assert ran == wanted
     trained = lost == backbone.FILE
-    assert (place.path / image_level.FILE).exists() == (place.path / finished.FULL).exists() == (not trained)
+    assert finished.over_images(place.path) == {"crt": None if trained else {"all": 50}}
+    assert (place.path / IN_FULL).exists() != trained
 
 
 @pytest.mark.parametrize(("where", "value"), [("train.epochs", 5), ("seed.train", 1), ("data.name", "cifar10"), ("losses.ce", {"x": 1})])
@@ -145,6 +149,28 @@ def test_the_commit_of_a_training_is_that_of_its_beginning(place, monkeypatch):
     assert finished.about(place.path)["revision"] == "commit 2"
     (place.path / finished.ABOUT).unlink()
     assert finished.about(place.path) == {}
+
+
+def test_a_stored_backbone_of_the_same_parameters_is_taken_instead_of_training(place, ran):
+    finished.note(place.path, {"revision": "commit 1", "device": "a processor"})
+    notes = place.path / ".cache/timings.jsonl"
+    notes.parent.mkdir()
+    notes.write_text(json.dumps({"stage": "train", "seconds": 7, "images": 100}))
+    with h5py.File(place.path / images.FILE, "w") as file:
+        file["train/labels"] = np.zeros(50)
+    (place.path / backbone.FILE).write_text("weights")
+    trained = stored.store("a-1/b/c", 0, place.path, cell.of_training(TREE))
+    other = Place(Path("other"), 0)
+    other.make(TREE, trained)
+    assert ran == [stage for stage in ALL if stage != "train"]
+    assert (other.path / backbone.FILE).read_text() == "weights"
+    assert finished.about(other.path) == {"revision": "commit 1", "device": "a processor", "train_seconds": 14}
+    ran.clear()
+    Place(Path("third"), 0).make(with_("train.epochs", 5), trained)
+    Place(Path("fourth"), 0).make(TREE, stored.file("a-1/b/c", 1))
+    assert ran == ALL * 2
+    with pytest.raises(InputError, match="nowhere/data/backbone.safetensors: not there yet; `python -m pipeline.reproduce run a-1/b/c`"):
+        stored.store("a-1/b/c", 0, Path("nowhere"), {})
 
 
 def test_seconds_of_a_training_that_went_on_are_those_of_all_its_images(place):

@@ -41,8 +41,6 @@ def test_rows_made_on_demand_stay_until_they_are_made_again():
     keep("b/c/d", 0, joint=1, crt_images=2, full=3)
     keep("b/c/d", 0, joint=4, full=5)
     assert kept() == [("b/c/d", "0", head, value) for head, value in (("joint", "4"), ("full", "5"), ("crt_images", "2"))]
-    assert ledger.on_demand("b/c/d", 0) == {"full", "crt_images"}
-    assert ledger.on_demand("b/c/d", 1) == set()
 
 
 def many(cell):

@@ -14,10 +14,15 @@ from tests.test_cifar import small  # noqa: F401
 KNOWN = YAML(typ="safe").load((ROOT / cells.FILE).read_text())
 
 
+def write_yaml(path, content):
+    """A YAML file."""
+    with path.open("w") as file:
+        YAML().dump(content, file)
+
+
 def write_cells(known):
     """cells.yaml."""
-    with cells.FILE.open("w") as file:
-        YAML().dump(known, file)
+    write_yaml(cells.FILE, known)
 
 
 @pytest.fixture

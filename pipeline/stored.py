@@ -1,0 +1,61 @@
+"""Backbones of finished cells, stored in the repository: a clone fits and judges heads on them, and need not train for hours first.
+
+data/reproduction/backbones/CELL/seed-N.safetensors is the very file that training wrote, and seed-N.json says what with, at which commit,
+on which device and for how long.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline import backbone, finished
+from pipeline.files import InputError, replacing, write_json
+
+FOLDER = Path("data/reproduction/backbones")
+
+
+def file(cell: str, seed: int) -> Path:
+    """Where a cell's backbone is stored, if it is."""
+    return FOLDER / cell / f"seed-{seed}.safetensors"
+
+
+def store(cell: str, seed: int, folder: Path, parameters: dict[str, Any]) -> Path:
+    """Store the backbone that was trained in a folder; `parameters` are those of its training.
+
+    Raises
+    ------
+    InputError
+        If its training has not ended.
+    """
+    if not (folder / backbone.FILE).exists():
+        raise InputError(f"reproduce: {folder / backbone.FILE}: not there yet; `python -m pipeline.reproduce run {cell}` trains it")
+    target = file(cell, seed)
+    with replacing(target) as temporary:
+        shutil.copyfile(folder / backbone.FILE, temporary)
+    about = {**finished.about(folder), "train_seconds": finished.seconds(folder).get("train"), "parameters": parameters}
+    write_json(target.with_suffix(".json"), about)
+    return target
+
+
+def fetch(source: Path, folder: Path, parameters: dict[str, Any]) -> bool:
+    """Put a stored backbone and its notes into a cell's folder.
+
+    Returns
+    -------
+    whether there was one, of these parameters
+    """
+    notes = source.with_suffix(".json")
+    if not (source.exists() and notes.exists()):
+        return False
+    about = json.loads(notes.read_text(encoding="utf-8"))
+    if about.pop("parameters") != parameters:
+        return False
+    (folder / backbone.FILE).parent.mkdir(parents=True, exist_ok=True)
+    finished.note(folder, about)
+    unfinished = folder / f"{backbone.FILE}.new"
+    shutil.copyfile(source, unfinished)
+    unfinished.replace(folder / backbone.FILE)
+    return True

@@ -1,0 +1,55 @@
+"""The backbones that the repository holds: of their cells' parameters, and as good as their rows say."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from pipeline import backbone, cell, cells, images, ledger, params, prepare, stored
+from tests.conftest import ROOT
+from tests.tiny_cells import write_yaml
+
+FILES = sorted((ROOT / stored.FOLDER).rglob("*.safetensors"))
+NAMES = ["/".join(file.relative_to(ROOT / stored.FOLDER).with_suffix("").parts) for file in FILES]
+
+
+@pytest.fixture(params=FILES, ids=NAMES)
+def found(request, monkeypatch):
+    """A stored file, its cell, its seed and its row of `joint`."""
+    monkeypatch.chdir(ROOT)
+    name = "/".join(request.param.relative_to(ROOT / stored.FOLDER).parent.parts)
+    seed = request.param.stem.removeprefix("seed-")
+    (row,) = (row for row in ledger.read() if (row["cell"], row["seed"], row["head"]) == (name, seed, "joint"))
+    return request.param, cells.compose(name, int(seed), os.environ.get("TAILCACHE_CIFAR", ""), cells.read()), row
+
+
+def test_it_is_of_its_cell(found):
+    file, tree, row = found
+    notes = json.loads(file.with_suffix(".json").read_text())
+    assert notes["parameters"] == cell.of_training(tree)
+    assert [str(notes[key]) for key in ("train_seconds", "revision", "device")] == [
+        row[key] for key in ("train_seconds", "revision", "device")
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("TAILCACHE_CIFAR" not in os.environ, reason="needs the real CIFAR: set TAILCACHE_CIFAR")
+def test_it_is_as_good_as_its_row_says(found, tmp_path, monkeypatch):
+    """By torch's own loop over the test images, in float32."""
+    import torch
+
+    file, tree, row = found
+    monkeypatch.chdir(tmp_path)
+    write_yaml(params.FILE, tree)
+    prepare.main()
+    data = images.load()
+    network = backbone.load(data.channels, data.classes, file).eval().to(memory_format=torch.channels_last)
+    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    said = []
+    with torch.no_grad():
+        for block in np.array_split(np.array(data.test.images), 40):
+            pixels = ((torch.tensor(block).float() / 255 - mean) / std).float().permute(0, 3, 1, 2)
+            said.append(network.classifier(network.features(pixels)).argmax(1))
+    right = np.concatenate(said) == data.test.labels
+    assert 100 * np.mean([right[data.test.labels == k].mean() for k in range(data.classes)]) == pytest.approx(float(row["all"]), abs=0.1)

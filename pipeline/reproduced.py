@@ -107,7 +107,7 @@ def matrix(rows: Rows, figure: str) -> Table:
     heads = list(dict.fromkeys(row["head"] for row in rows if row["head"] != published.FULL))
     lines = []
     for cell in cells_of(rows):
-        values = {head: figures([row for row in rows if (row["cell"], row["head"]) == (cell, head)], figure) for head in heads}
+        values = {head: figures(of(rows, cell, head), figure) for head in heads}
         top = max((v.mean() for v in values.values() if len(v)), default=None)
         lines.append([Cell(cell), *(Cell(tables.mean_std(v), bool(len(v)) and v.mean() == top) for v in values.values())])
     title = f"Every head, {SAID[figure]}: test accuracy in percent, the best of each cell in MARK"
@@ -169,9 +169,9 @@ def over_images(rows: Rows) -> Table:
     lines = []
     for cell in cells_of(rows):
         for name, kind in IMAGES.items():
-            seeds = {row["seed"] for row in rows if (row["cell"], row["head"]) == (cell, name)}
+            seeds = {row["seed"] for row in of(rows, cell, name)}
             for head, how in ((kind, "cached"), (f"{kind}_views", "cached, with views"), (name, "over images")):
-                same = [row for row in rows if (row["cell"], row["head"]) == (cell, head) and row["seed"] in seeds]
+                same = [row for row in of(rows, cell, head) if row["seed"] in seeds]
                 if same:
                     accuracies = [tables.mean_std(figures(same, split)) for split in FIGURES]
                     spent = mean(figures(same, "seconds"))
@@ -180,6 +180,11 @@ def over_images(rows: Rows) -> Table:
     columns = ["cell", "head", "features", "n", *FIGURES, "seconds to fit"]
     title = "Heads on cached features and over images (frozen backbone, features computed anew in every epoch): test accuracy in percent"
     return Table(title, columns, [False, False, False, *[True] * 6], lines, [])
+
+
+def of(rows: Rows, cell: str, head: str) -> Rows:
+    """The rows of a cell and a head, one for each seed."""
+    return [row for row in rows if (row["cell"], row["head"]) == (cell, head)]
 
 
 def cells_of(rows: Rows) -> list[str]:
@@ -211,12 +216,12 @@ def variants(rows: Rows) -> Table:
     known, lines = cells.read(), []
     for cell, varied in known.variants.items():
         for head, changes in varied.items():
-            named = {head: "as above", **{f"{head}-{name}": in_words(change) for name, change in changes.items()}}
-            found = {name: [row for row in rows if (row["cell"], row["head"]) == (cell, name)] for name in named}
-            for name, same in found.items() if any(found[name] for name in named if name != head) else ():
-                if same:
+            changed = {f"{head}-{name}": in_words(change) for name, change in changes.items()}
+            if any(of(rows, cell, name) for name in changed):
+                for name, what in {head: "as above", **changed}.items():
+                    same = of(rows, cell, name)
                     accuracies = [tables.mean_std(figures(same, column)) for column in ("val", *FIGURES)]
-                    lines.append([Cell(text) for text in (cell, head, named[name], str(len(same)), *accuracies)])
+                    lines.append([Cell(text) for text in (cell, head, what, str(len(same)), *accuracies)])
     columns = ["cell", "head", "changed", "n", "validation", *FIGURES]
     return Table("Variants of heads: accuracy in percent", columns, [False, False, False, *[True] * 6], lines, [])
 

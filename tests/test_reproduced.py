@@ -5,11 +5,11 @@ import csv
 import numpy as np
 import pytest
 
-from pipeline import ledger, reproduce, reproduced
+from pipeline import cells, ledger, params, reproduce, reproduced
 from pipeline.files import InputError
 from tests.conftest import ROOT
 from tests.test_cifar import small  # noqa: F401
-from tests.tiny_cells import KNOWN, project, write_cells  # noqa: F401
+from tests.tiny_cells import project, write_cells  # noqa: F401
 
 
 def write_rows(*rows):
@@ -108,3 +108,40 @@ def test_the_best_is_chosen_on_validation_among_cells_of_most_seeds(monkeypatch)
         ["cifar100-lt-100", "2", "autoaugment/ce+graloss", "lws", "51.00", "54.50", "1", "53.0", "+1.50"],  # not the 54.2 of 400 epochs
         ["cifar100-lt-7", "1", "autoaugment/ce", "lws", "51.00", "50.00", "1", "–", "–"],  # a ratio of no paper
     ]
+
+
+def test_what_a_row_lacks_is_a_dash(project, capsys):  # noqa: F811
+    """CIFAR-10-LT at 100 has no few-shot class, and a kill may leave a head without its seconds."""
+    cell = "cifar10-lt-100/plain/ce"
+    write_rows(*({"cell": cell, "seed": 0, "head": head, "all": value, "val": 70} for head, value in (("crt", 70), ("crt_images", 71))))
+    project("table")
+    printed = capsys.readouterr().out
+    assert lines(printed, cell)[-2:] == [
+        [cell, "crt", "cached", "1", "70.00", "–", "–", "–", "–"],
+        [cell, "crt", "over images", "1", "71.00", "–", "–", "–", "–"],
+    ]
+    assert [cell, "–", "–"] in lines(printed, cell)
+
+
+def test_a_head_that_cells_yaml_has_no_more_is_left_out(project, capsys):  # noqa: F811
+    cell = "cifar10-lt-100/plain/ce"
+    write_rows(*({"cell": cell, "seed": 0, "head": head, "all": 70, "few": 20, "val": 70} for head in ("joint", "oldhead")))
+    project("table")
+    assert "oldhead" not in capsys.readouterr().out
+
+
+def test_variants_stand_beside_their_head_and_nowhere_else(project, capsys):  # noqa: F811
+    cell = "cifar10-lt-100/plain/ce"
+    known = params.read(cells.FILE)
+    write_cells({**known, "variants": {cell: {"crt": {"slow": {"lr": 0.01}, "never-run": {"epochs": 1}}, "lws": {"slow": {"lr": 0.01}}}}})
+    write_rows(
+        *({"cell": cell, "seed": 0, "head": head, "all": value, "val": 70} for head, value in (("crt", 70), ("crt-slow", 71), ("lws", 72)))
+    )
+    project("table")
+    printed = capsys.readouterr().out
+    assert [row[1:] for row in lines(printed, cell, "crt") if len(row) == 9] == [
+        ["crt", "as above", "1", "70.00", "70.00", "–", "–", "–"],
+        ["crt", "lr 0.01", "1", "70.00", "71.00", "–", "–", "–"],
+        ["crt", "epochs 1", "0", "–", "–", "–", "–", "–"],
+    ]
+    assert "crt-slow" not in printed

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from pipeline import backbone, checkpoint, extract, finished, image_level, images, params, provenance, stored
+from pipeline import backbone, cells, checkpoint, extract, finished, image_level, images, params, provenance, stored
 from pipeline.evaluate import HEADS
 from pipeline.files import InputError
 from pipeline.finished import FULL, JUDGED, write_beside
@@ -61,9 +61,12 @@ class Place(NamedTuple):
         return taken
 
     def note_beginning(self) -> None:
-        """Note which commit a training begins with, and on which device; of one that goes on, these were noted."""
+        """Note which commit a training begins with, and on which device; of one that goes on, these were noted.
+
+        That runs.csv has rows which are not committed yet does not make the code another one.
+        """
         if not finished.about(self.path) or not any((self.path / checkpoint.FOLDER).glob("*")):
-            finished.note(self.path, {"revision": provenance.revision(), "device": device_name()})
+            finished.note(self.path, {"revision": provenance.revision("pipeline", cells.FILE.as_posix()), "device": device_name()})
 
     def put_together(self, tree: Tree, sources: list[Path]) -> None:
         """Fit and judge heads on features of several networks side by side; `tree` is the parameters of any of them."""

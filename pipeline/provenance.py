@@ -78,13 +78,20 @@ def versions() -> dict[str, str]:
     return found | {"machine": f"{platform.system()} {platform.machine()}"}
 
 
-def revision() -> str:
-    """The commit, and whether files differ from it; empty where this is no git repository."""
+def revision(*paths: str) -> str:
+    """The commit, with `-dirty` behind it where files differ from it, of `paths` only if there are any; empty where this is no git
+    repository.
+    """
     try:
-        answer = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=10"], capture_output=True, text=True, check=False)
+        commit = git("describe", "--always", "--abbrev=10")
+        differs = git("diff", "--quiet", "HEAD", "--", *paths).returncode == 1
     except FileNotFoundError:
         return ""
-    return answer.stdout.strip()
+    return commit.stdout.strip() + "-dirty" * differs
+
+
+def git(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
 
 
 def warnings(tree: dict[str, Any], artefacts: list[Artefact]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import subprocess
 from pathlib import Path
 
 import h5py
@@ -42,7 +43,7 @@ def ran(workspace, monkeypatch):
         return type("Done", (), {"returncode": 0})
 
     monkeypatch.setattr(cell.subprocess, "run", call)
-    monkeypatch.setattr(provenance, "revision", lambda: "commit 1")
+    monkeypatch.setattr(provenance, "revision", lambda *_: "commit 1")
     return calls
 
 
@@ -135,9 +136,27 @@ def test_networks_are_put_together_where_one_is_newer(place, ran):
     assert len(ran) == 4
 
 
+def test_a_revision_is_dirty_where_one_of_its_files_differs(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance.revision() == ""
+    for name in ("code", "rows"):
+        Path(name).write_text("before")
+    author = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], check=True)
+    clean = provenance.revision()
+    assert len(clean) == 10
+    Path("rows").write_text("after")
+    assert (provenance.revision(), provenance.revision("code")) == (f"{clean}-dirty", clean)
+    Path("code").write_text("after")
+    assert provenance.revision("code") == f"{clean}-dirty"
+
+
 def test_the_commit_of_a_training_is_that_of_its_beginning(place, monkeypatch):
     assert finished.about(place.path)["revision"] == "commit 1"
-    monkeypatch.setattr(provenance, "revision", lambda: "commit 2")
+    monkeypatch.setattr(provenance, "revision", lambda *_: "commit 2")
     (place.path / backbone.FILE).unlink()
     (place.path / checkpoint.FOLDER).mkdir()
     (place.path / checkpoint.FOLDER / "a.safetensors").touch()  # killed, and now going on

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,7 @@ def seconds(folder: Path) -> dict[str, float]:
             found[line["stage"]] = line["seconds"]
         elif line["images"]:
             with h5py.File(folder / images.FILE, "r") as file:
-                total = params.read(folder / "params.yaml")["train"]["epochs"] * len(file["train/labels"])
+                total = params.read(folder / params.FILE)["train"]["epochs"] * len(file["train/labels"])
             found["train"] = round(line["seconds"] / line["images"] * total, 1)
     return found
 
@@ -100,9 +102,16 @@ def note(folder: Path, about: dict[str, Any]) -> None:
     write_beside(folder / ABOUT, json.dumps(about) + "\n")
 
 
-def write_beside(path: Path, text: str) -> None:
-    """Write a file whole, by way of one in the same folder: folders of cells may lie on another disk."""
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """As `files.replacing`, with the temporary file in the same folder: folders of cells may lie on another disk than the clone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
+    yield temporary
     temporary.replace(path)
+
+
+def write_beside(path: Path, text: str) -> None:
+    """Write a small text file whole, in a folder that may lie on another disk."""
+    with beside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

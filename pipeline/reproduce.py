@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
             make(each, seed, trees[each, seed], cells.full(trees[each, seed], each, known), options)
         if len(networks) > 1:
             with place(cell, seed) as where:
-                sources = [WORK / each / f"seed-{seed}" for each in networks]
+                sources = [folder(each, seed) for each in networks]
                 where.put_together(trees[networks[0], seed], sources)
                 keep(cell, seed, where, sources)
 
@@ -90,10 +90,15 @@ def make(cell: str, seed: int, tree: Tree, full: Tree, options: argparse.Namespa
             keep(cell, seed, where, [where.path])
 
 
+def folder(cell: str, seed: int) -> Path:
+    """Where the stages of a cell and seed leave their files."""
+    return WORK / cell / f"seed-{seed}"
+
+
 @contextmanager
 def place(cell: str, seed: int) -> Iterator[Place]:
     """The folder of a cell and seed, which no other run works in."""
-    path = WORK / cell / f"seed-{seed}"
+    path = folder(cell, seed)
     with alone(path / ".lock", f"reproduce: {path}: another run is at work there; wait for it, or end it") as lock:
         yield Place(path, lock)
 

@@ -53,9 +53,7 @@ def fetch(source: Path, folder: Path, parameters: dict[str, Any]) -> bool:
     about = json.loads(notes.read_text(encoding="utf-8"))
     if about.pop("parameters") != parameters:
         return False
-    (folder / backbone.FILE).parent.mkdir(parents=True, exist_ok=True)
     finished.note(folder, about)
-    unfinished = folder / f"{backbone.FILE}.new"
-    shutil.copyfile(source, unfinished)
-    unfinished.replace(folder / backbone.FILE)
+    with finished.beside(folder / backbone.FILE) as temporary:
+        shutil.copyfile(source, temporary)
     return True

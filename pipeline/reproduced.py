@@ -77,8 +77,7 @@ def entries(row: Row, numbers: list[Number]) -> list[Entry]:
     """What the papers print of this head on this stage one, under the same augmentation."""
     found: dict[tuple[str, str, str], dict[str, Number]] = {}
     for number in numbers:
-        augmentation = {**number.inferred, **number.protocol}.get("train.augment")
-        if published.counterpart(row, number) and augmentation == row.parameters["train.augment"]:
+        if matches(row, number):
             found.setdefault((number.row["paper"], number.row["method"], number.row["table"]), {})[number.row["split"]] = number
     merged: dict[tuple[str, str], Entry] = {}
     for (paper, method, where), splits in found.items():
@@ -86,6 +85,12 @@ def entries(row: Row, numbers: list[Number]) -> list[Entry]:
         entry.where.append(where)
         entry.numbers.update({**splits, **entry.numbers})
     return list(merged.values())
+
+
+def matches(row: Row, number: Number) -> bool:
+    """Whether a published number is the counterpart of ours, under the same augmentation."""
+    augmentation = {**number.inferred, **number.protocol}.get("train.augment")
+    return published.counterpart(row, number) and augmentation == row.parameters["train.augment"]
 
 
 def by_group(values: dict[str, float | None]) -> str:

@@ -69,7 +69,10 @@ class Place(NamedTuple):
             finished.note(self.path, {"revision": provenance.revision("pipeline", cells.FILE.as_posix()), "device": device_name()})
 
     def put_together(self, tree: Tree, sources: list[Path]) -> None:
-        """Fit and judge heads on features of several networks side by side; `tree` is the parameters of any of them."""
+        """Fit and judge heads on features of several networks side by side.
+
+        tree : parameters of any of the networks, with the seed of these heads
+        """
         tree = {**tree, "features": TOGETHER.as_posix()}
         self.start(tree)
         caches = [(source / extract.FILE).resolve() for source in sources]

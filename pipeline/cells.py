@@ -1,7 +1,7 @@
 """The cells of the papers' tables as parameters, from data/reproduction/cells.yaml.
 
 A cell is called DATA-RATIO/RECIPE/METHOD, as in `cifar100-lt-100/autoaugment/graloss`, and has a name in each of the file's lists. In
-`cifar100-lt-100/autoaugment/ce+graloss` heads see the features of both cells' networks.
+`cifar100-lt-100/autoaugment/ce+graloss` heads see the features of both cells' networks, in `…/ce+ce` those of two seeds.
 """
 
 from __future__ import annotations
@@ -44,25 +44,21 @@ class Cells(params.Params):
         return {**self.heads, **more}
 
 
-def networks(cell: str) -> list[str]:
-    """The cells whose features a cell puts side by side: DATA-RATIO/RECIPE/ONE and …/TWO for DATA-RATIO/RECIPE/ONE+TWO; itself for one."""
-    where, _, methods = cell.rpartition("/")
-    return [f"{where}/{method}" for method in methods.split("+")]
+def networks(cell: str, seed: int = 0) -> list[tuple[str, int]]:
+    """The networks whose features a cell puts side by side, each a cell and a seed: DATA-RATIO/RECIPE/ONE and …/TWO of its own seed for
+    DATA-RATIO/RECIPE/ONE+TWO, itself for one.
+
+    A method that is there k times is k trainings of it, of the seeds from k seed on, so that no two seeds of a cell share a network.
+    """
+    where, _, rest = cell.rpartition("/")
+    methods = rest.split("+")
+    return [(f"{where}/{one}", methods.count(one) * seed + methods[:place].count(one)) for place, one in enumerate(methods)]
 
 
 def named(cell: str) -> str:
-    """A cell by its one name: methods joined by `+` in alphabetical order.
-
-    Raises
-    ------
-    InputError
-        If a method is there twice.
-    """
+    """A cell by its one name: methods joined by `+` in alphabetical order."""
     where, slash, rest = cell.rpartition("/")
-    methods = sorted(rest.split("+"))
-    if len(set(methods)) < len(methods):
-        raise InputError(f"{cell}: one method twice, which would be one network twice")
-    return f"{where}{slash}{'+'.join(methods)}"
+    return f"{where}{slash}{'+'.join(sorted(rest.split('+')))}"
 
 
 def compose(cell: str, seed: int, root: str, cells: Cells) -> Tree:

@@ -32,7 +32,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     some = argparse.ArgumentParser(add_help=False)
-    example = "as in cifar100-lt-100/autoaugment/graloss, or …/ce+graloss: names of data/reproduction/cells.yaml"
+    example = "as in cifar100-lt-100/autoaugment/graloss, or …/ce+graloss, or …/ce+ce of two seeds: names of data/reproduction/cells.yaml"
     some.add_argument("cells", nargs="+", metavar="CELL", help=example)
     some.add_argument("--seed", type=int, nargs="+", default=[0], help="of stage one and the heads; the images are always the papers'")
     making = commands.add_parser("run", parents=[some], help="run cells")
@@ -57,20 +57,21 @@ def run(options: argparse.Namespace) -> None:
         raise InputError("reproduce: name the folder of the data set, with --root or in TAILCACHE_CIFAR")
     known, root = cells.read(), str(Path(options.root).resolve())
     wanted = [(cells.named(cell), seed) for seed in options.seed for cell in options.cells]
-    trees = {(each, seed): cells.compose(each, seed, root, known) for cell, seed in wanted for each in cells.networks(cell)}
+    trees = {network: cells.compose(*network, root, known) for cell, seed in wanted for network in cells.networks(cell, seed)}
     for cell, seed in wanted:
-        for each in cells.networks(cell):
-            if (each != cell or options.images) and hasattr(recipe.read(trees[each, seed]).loss, "cosine_scale"):
-                raise InputError(f"reproduce: {each} has a cosine classifier, which neither --images nor `+` can work with")
+        networks = cells.networks(cell, seed)
+        for network in networks:
+            if (len(networks) > 1 or options.images) and hasattr(recipe.read(trees[network]).loss, "cosine_scale"):
+                raise InputError(f"reproduce: {network[0]} has a cosine classifier, which neither --images nor `+` can work with")
     ledger.read()
     for cell, seed in wanted:
-        networks = cells.networks(cell)
-        for each in networks:
-            make(each, seed, trees[each, seed], cells.full(trees[each, seed], each, known), options)
+        networks = cells.networks(cell, seed)
+        for network in networks:
+            make(*network, trees[network], cells.full(trees[network], network[0], known), options)
         if len(networks) > 1:
             with place(cell, seed) as where:
-                sources = [folder(each, seed) for each in networks]
-                where.put_together(trees[networks[0], seed], sources)
+                sources = [folder(*network) for network in networks]
+                where.put_together(cells.compose(networks[0][0], seed, root, known) | {"heads": known.heads_of(cell)}, sources)
                 keep(cell, seed, where, sources)
 
 
@@ -112,10 +113,10 @@ def keep(cell: str, seed: int, where: Place, networks: list[Path]) -> None:
 
 def store(options: argparse.Namespace) -> None:
     """Store the backbones of cells that have been run."""
-    known, wanted = cells.read(), [each for cell in options.cells for each in cells.networks(cells.named(cell))]
-    for cell, seed in itertools.product(wanted, options.seed):
-        with place(cell, seed) as where:
-            print(f"reproduce: {stored.store(cell, seed, where.path, of_training(cells.compose(cell, seed, '', known)))}")
+    known, asked = cells.read(), itertools.product(map(cells.named, options.cells), options.seed)
+    for network in dict.fromkeys(itertools.chain.from_iterable(itertools.starmap(cells.networks, asked))):
+        with place(*network) as where:
+            print(f"reproduce: {stored.store(*network, where.path, of_training(cells.compose(*network, '', known)))}")
 
 
 def table(options: argparse.Namespace) -> None:

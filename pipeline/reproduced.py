@@ -129,7 +129,7 @@ def best(rows: Rows) -> Table:
         accuracies = {key: [figures(same, column) for column in ("val", "all")] for key, same in found.items() if len(same) == seeds}
         cell, head = max(accuracies, key=lambda key: accuracies[key][0].mean())
         val, test = accuracies[cell, head]
-        parameters = cells.compose(cells.networks(cell)[0], 0, "", known)
+        parameters = cells.compose(cells.networks(cell)[0][0], 0, "", known)
         theirs = max(
             (number.row for number in numbers if comparable(number, parameters)), key=lambda row: float(row["value"]), default=None
         )
@@ -198,7 +198,7 @@ def cells_of(rows: Rows) -> list[str]:
 
 def by_setting(rows: Rows) -> list[Row]:
     """The rows of single networks grouped over seeds, each with the parameters of its cell."""
-    rows = [row for row in rows if cells.networks(row["cell"]) == [row["cell"]]]
+    rows = [row for row in rows if len(cells.networks(row["cell"])) == 1]
     return group([result for run in runs(rows) for result in results(run)])
 
 

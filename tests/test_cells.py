@@ -90,9 +90,14 @@ def test_a_seed_that_no_stage_takes_is_a_line():
 
 def test_networks_side_by_side_have_one_name():
     assert cells.named("a-1/b/graloss+ce") == "a-1/b/ce+graloss"
-    assert cells.networks("a-1/b/ce+graloss") == ["a-1/b/ce", "a-1/b/graloss"]
-    with pytest.raises(InputError, match=r"a-1/b/ce\+ce: one method twice"):
-        cells.named("a-1/b/ce+ce")
+    assert cells.networks("a-1/b/ce", 3) == [("a-1/b/ce", 3)]
+    assert cells.networks("a-1/b/ce+graloss", 1) == [("a-1/b/ce", 1), ("a-1/b/graloss", 1)]
+
+
+def test_networks_of_one_method_are_of_seeds_that_no_other_seed_of_the_cell_has():
+    assert cells.networks("a-1/b/ce+ce+graloss") == [("a-1/b/ce", 0), ("a-1/b/ce", 1), ("a-1/b/graloss", 0)]
+    every = [network for seed in range(5) for network in cells.networks("a-1/b/ce+ce+ce", seed)]
+    assert every == [("a-1/b/ce", seed) for seed in range(15)]
 
 
 def test_the_users_parameters_play_no_part(workspace):

@@ -77,7 +77,7 @@ def test_features_of_two_networks_go_side_by_side(project, capfd):  # noqa: F811
     project("run", "cifar10-lt-2/plain/focal+ce")
     cell = [row["cell"] for row in rows()]
     assert [cell.count(name) for name in ("cifar10-lt-2/plain/ce", "cifar10-lt-2/plain/focal", both)] == [5, 5, 5]
-    folders = [reproduce.WORK / name / "seed-0" for name in (*cells.networks(both), both)]
+    folders = [reproduce.folder(*network) for network in (*cells.networks(both), (both, 0))]
     tests = [features.load(folder / extract.FILE, "test")["test"] for folder in folders[:2]]
     said = sum(test.classifier.scores(test.features) for test in tests).argmax(1)
     assert np.array_equal(outcomes.read(folders[2] / outcomes.FILE)[1]["joint"].predicted, said)
@@ -85,7 +85,7 @@ def test_features_of_two_networks_go_side_by_side(project, capfd):  # noqa: F811
     (joint,) = (row for row in rows() if (row["cell"], row["head"]) == (both, "joint"))
     assert float(joint["all"]) == pytest.approx(100 * np.mean(right), abs=0.005)
     spent = {row["cell"]: float(row["train_seconds"]) for row in rows()}
-    assert spent[both] == pytest.approx(sum(spent[name] for name in cells.networks(both)), abs=0.01)
+    assert spent[both] == pytest.approx(sum(spent[name] for name, _ in cells.networks(both)), abs=0.01)
     capfd.readouterr()
     project("run", both)
     assert not re.search("seed-0: ", capfd.readouterr().out)
@@ -95,6 +95,21 @@ def test_features_of_two_networks_go_side_by_side(project, capfd):  # noqa: F811
     assert ran == ["concatenate", "heads.joint", "heads.tau", "heads.crt", "heads.lws", "evaluate"]
     project("table")
     assert capfd.readouterr().out.count(f"| {both} | ") == 2  # in the two tables of every head, and not beside the papers
+
+
+@pytest.mark.slow
+def test_features_of_two_seeds_go_side_by_side(project):  # noqa: F811
+    """And a variant of one network's head is no head of both."""
+    known, alone = params.read(cells.FILE), "cifar10-lt-2/plain/ce"
+    known["variants"] = {alone: {"crt": {"slow": {"lr": 0.01}}}}
+    write_cells(known)
+    project("run", f"{alone}+ce")
+    assert [(row["cell"], row["seed"]) for row in rows() if row["head"] == "joint"] == [(alone, "0"), (alone, "1"), (f"{alone}+ce", "0")]
+    assert [row["cell"] for row in rows() if row["head"] == "crt-slow"] == [alone, alone]
+    tests = [features.load(reproduce.folder(alone, seed) / extract.FILE, "test")["test"] for seed in (0, 1)]
+    assert not np.allclose(tests[0].features, tests[1].features)
+    said = sum(test.classifier.scores(test.features) for test in tests).argmax(1)
+    assert np.array_equal(outcomes.read(reproduce.folder(f"{alone}+ce", 0) / outcomes.FILE)[1]["joint"].predicted, said)
 
 
 @pytest.mark.slow
@@ -138,7 +153,6 @@ def test_without_rows_or_data_there_is_a_line(project, monkeypatch):  # noqa: F8
     [
         (["cifar10-lt-2/plain/ce", "--seed", "0", "-1"], "data/reproduction/cells.yaml: cifar10-lt-2/plain/ce: seed.train: "),
         (["cifar10-lt-2/plain/ce", "cifar10-lt-2/plain/erm"], "data/reproduction/cells.yaml: methods: no 'erm'"),
-        (["cifar10-lt-2/plain/ce+ce"], "cifar10-lt-2/plain/ce+ce: one method twice"),
         (["cifar10-lt-2/plain/ldam_drw", "--images"], "reproduce: cifar10-lt-2/plain/ldam_drw has a cosine classifier"),
         (["cifar10-lt-2/plain/ce+ldam_drw"], "reproduce: cifar10-lt-2/plain/ldam_drw has a cosine classifier"),
     ],

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from pipeline.files import InputError
+from pipeline.files import InputError, in_a_line
 
 BROKEN = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what NumPy and h5py raise
 
@@ -69,7 +69,7 @@ def opened(path: Path, names: dict[str, tuple[str, ...]]) -> Iterator[tuple[dict
         try:
             file = h5py.File(path, "r")
         except BROKEN as error:
-            raise InputError(f"{path}: not a complete HDF5 file ({_line(error)}); write it again") from None
+            raise InputError(f"{path}: not a complete HDF5 file ({in_a_line(error)}); write it again") from None
         with file:
             if str(file.attrs.get("schema", "")).startswith("tailcache"):
                 raise InputError(f"{path}: is a features file of this project already; copy it to data/imported/")
@@ -92,7 +92,7 @@ def _npz(path: Path, names: dict[str, tuple[str, ...]]) -> tuple[dict[str, Array
         file = np.load(path, allow_pickle=False)
         held = file.files
     except (*BROKEN, AttributeError) as error:  # AttributeError: np.load takes a .npy under any name, and gives its array
-        raise InputError(f"{path}: not a complete .npz file ({_line(error)}); save it again with np.savez") from None
+        raise InputError(f"{path}: not a complete .npz file ({in_a_line(error)}); save it again with np.savez") from None
     arrays = {}
     with file:
         for name in (name for name in held if name in names):
@@ -122,8 +122,5 @@ def _plain(where: str, values: object) -> Array:
 
 
 def _unreadable(where: str, why: object) -> str:
-    return f"{where}: cannot be read ({_line(why)}); save plain numbers and fixed-length text, no Python objects: nothing is unpickled here"
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())
+    advice = "save plain numbers and fixed-length text, no Python objects: nothing is unpickled here"
+    return f"{where}: cannot be read ({in_a_line(why)}); {advice}"

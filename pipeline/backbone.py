@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import params
-from pipeline.files import InputError, pack_metadata, read_tensors, replacing
+from pipeline.files import InputError, in_a_line, pack_metadata, read_tensors, replacing
 
 if TYPE_CHECKING:
     from pipeline.network import Network
@@ -65,5 +65,5 @@ def load(channels: int, classes: int, path: Path = FILE) -> Network:
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"{path}: does not fit its architecture: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: does not fit its architecture: {in_a_line(error)}") from None
     return network

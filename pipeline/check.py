@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline import deviation, evaluate, extract, params, prepare, recipe
-from pipeline.files import InputError
+from pipeline.files import InputError, takes_no_arguments
 
 SEEDS = ("subset", "train", "heads")
 PACKAGES = {"datasets": "Dataset", "losses": "Loss", "mixing": "Mixing", "reweighting": "Reweighting"}  # section and package: its class
@@ -59,8 +59,12 @@ def check_heads(tree: dict[str, Any]) -> None:
     for name in params.head_names(tree):
         kind = params.at(tree, f"heads.{name}.kind")
         module = params.method("heads", kind, f"heads.{name}.kind")
-        params.section(tree, f"heads.{name}", module.Head, without=("kind",))
+        head = params.section(tree, f"heads.{name}", module.Head, without=("kind",))
+        lacks = params.features_file(tree) == extract.FILE and not extract.read_params(tree).pre_relu
+        if lacks and getattr(head, "tap", "features") == "pre_relu":
+            raise InputError(f"params.yaml: heads.{name}.tap: pre_relu wants extract.pre_relu: true")
 
 
 if __name__ == "__main__":
+    takes_no_arguments(__doc__)
     main()

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pipeline.files import InputError, replacing
+from pipeline.files import InputError, in_a_line, replacing
 from pipeline.inference import bf16_pays
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
                 raise InputError(f"{path}: no checkpoint of this version")
             return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a complete checkpoint ({error})") from None
+        raise InputError(f"{path}: not a complete checkpoint ({in_a_line(error)})") from None
 
 
 def identity(recipe: Recipe, seed: int, images: Path) -> Identity:

@@ -1,7 +1,7 @@
 """What every head fits: a classifier on features, without torch, so that evaluating it takes milliseconds.
 
-Either linear layers with ReLU between them, or class means that faiss searches; before both an optional transform of the features. A file
-is a safetensors archive with one metadata key, so equal classifiers are equal bytes.
+Either linear layers with ReLU between them, or class means, to which faiss computes distances; before both an optional transform of the
+features. A file is a safetensors archive with one metadata key, so equal classifiers are equal bytes.
 """
 
 from __future__ import annotations
@@ -117,20 +117,8 @@ class Classifier:
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Predicted classes (n,) int64 of features (n, d), block by block."""
-        find = self._nearest if self.means is not None else lambda block: self.scores(block).argmax(1)
-        blocks = [find(features[start : start + BLOCK]) for start in range(0, len(features), BLOCK)]
+        blocks = [self.scores(features[start : start + BLOCK]).argmax(1) for start in range(0, len(features), BLOCK)]
         return np.concatenate(blocks) if blocks else np.empty(0, np.int64)
-
-    def _nearest(self, features: np.ndarray) -> np.ndarray:
-        import faiss
-
-        present = np.arange(self.classes) if self.absent is None else np.flatnonzero(~self.absent)
-        x, means = self.transform(np.asarray(features, np.float32)), self.means[present]
-        if self.distance == "cosine":
-            x, means = _unit(x), _unit(means)
-        index = (faiss.IndexFlatL2 if self.distance == "euclidean" else faiss.IndexFlatIP)(self.dim)
-        index.add(means)
-        return present[index.search(x, 1)[1][:, 0]]
 
     def is_finite(self) -> bool:
         """Whether every number in it is finite."""

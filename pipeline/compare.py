@@ -94,7 +94,9 @@ def incomplete(found: list[Run], results: list[Result]) -> list[str]:
 
 
 def check_columns(columns: list[str], rows: list[Row]) -> None:
-    """Refuse a column that no result has."""
+    """Refuse a column that no result has, and a table without any."""
+    if not columns:
+        raise InputError("--columns: names no figure; expected some, as in all,top5")
     figures = [result.run.figures[result.head] for row in rows for result in row.results.values()]
     known = list(dict.fromkeys(name for figure in figures for name in leaves(figure)))
     for column in columns:

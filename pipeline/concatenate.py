@@ -34,10 +34,13 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="features.h5 of the same images, by two backbones or more")
     options = parser.parse_args()
     check_name(options.name, "concatenate")
-    if len(set(options.files)) < max(len(options.files), 2):
+    target, sources = FOLDER / f"{options.name}.h5", {path.resolve() for path in options.files}
+    if len(sources) < max(len(options.files), 2):
         raise InputError(f"{options.files[-1]}: expected two different files or more")
-    target = FOLDER / f"{options.name}.h5"
-    print(f"{write(target, options.files)} -> {target}")
+    if target.resolve() in sources:
+        raise InputError(f"{target}: would be written over; choose another --name")
+    replaced = target.exists()
+    print(f"{write(target, options.files)} -> {target}{' (replaced)' * replaced}")
     print(f"next: set `features: {target}` in params.yaml, `dvc add {target}`, then `dvc repro evaluate deviation`")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline import features, params
-from pipeline.files import InputError, interruptible, write_csv, write_json
+from pipeline.files import InputError, interruptible, takes_no_arguments, write_csv, write_json
 from pipeline.progress import bar
 
 RESULTS = Path("data/results")
@@ -129,4 +129,5 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    takes_no_arguments(__doc__)
     main()

@@ -18,8 +18,8 @@ import numpy as np
 from pydantic import Field
 
 from pipeline import backbone, images, params, progress
-from pipeline.features import SCHEMA
-from pipeline.files import InputError, interruptible, note_time, replacing
+from pipeline.features import FILE, SCHEMA
+from pipeline.files import InputError, interruptible, note_time, replacing, takes_no_arguments
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pipeline.images import ImageSet
     from pipeline.network import Network
 
-FILE = Path("data/features.h5")
 Augmentation = Literal["none", "shift", "plain", "large", "autoaugment"]
 
 
@@ -178,4 +177,5 @@ def finite(block: np.ndarray, dtype: np.dtype, what: str, start: int) -> np.ndar
 
 
 if __name__ == "__main__":
+    takes_no_arguments(__doc__)
     main()

@@ -16,9 +16,10 @@ import h5py
 import numpy as np
 
 from pipeline.classifier import Classifier, Tap, Transform
-from pipeline.files import InputError
+from pipeline.files import InputError, in_a_line
 from pipeline.sampling import by_class
 
+FILE = Path("data/features.h5")  # of this project's own backbone; imported ones are called otherwise
 SCHEMA = "tailcache-features-1"
 BLOCK = 16384  # rows checked at a time
 
@@ -96,10 +97,6 @@ class Features:
             raise InputError(f"{self.source}: has no stage-one classifier (group 'classifier'), which the head {head!r} starts from")
         return self.classifier
 
-    def seen_by(self, classifier: Classifier) -> Features:
-        """The same samples as the classifier's layers see them: behind its transform, which a cosine classifier has."""
-        return replace(self, features=classifier.transform(self.features))
-
 
 def load(path: Path, *splits: str) -> dict[str, Features | None]:
     """Read and check splits of a features file; `val` is None where the file has none.
@@ -120,9 +117,11 @@ def load(path: Path, *splits: str) -> dict[str, Features | None]:
                 name: None if name == "val" and name not in file else _split(path, file, name, classes, dim, classifier) for name in splits
             }
     except FileNotFoundError:
-        raise InputError(f"{path}: not found; run `dvc repro extract`, or `dvc pull` where the results are shared") from None
+        advice = "run `dvc repro extract`" if path.name == FILE.name else "import it"
+        raise InputError(f"{path}: not found; {advice}, or `dvc pull` where the results are shared") from None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a complete features file ({error}); run `dvc repro --force extract`") from None
+        advice = "run `dvc repro --force extract`" if path.name == FILE.name else "import it again"
+        raise InputError(f"{path}: not a complete features file ({in_a_line(error)}); {advice}") from None
 
 
 def class_counts(path: Path, classes: int) -> np.ndarray:

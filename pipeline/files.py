@@ -1,7 +1,7 @@
 """Files that are either whole or not there, and the one error a user sees.
 
-Every writer of the project writes beside its target, below `data/.tmp/`, and renames: a stage killed at any moment leaves either the
-old file or none, never half of one.
+Every writer of the project writes elsewhere, below `data/.tmp/` or beside its target, and renames: a stage killed at any moment leaves
+either the old file or none, never half of one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,19 @@ class InputError(SystemExit):
     """
 
 
+def in_a_line(error: object) -> str:
+    """What an exception says, of however many lines."""
+    return " ".join(str(error).split())
+
+
+def takes_no_arguments(about: str | None) -> None:
+    """Of a command: end with its usage where it was given an argument, or with what it is `about` where `--help` was asked for."""
+    import argparse
+
+    command = f"python -m {sys.modules['__main__'].__spec__.name}"
+    argparse.ArgumentParser(command, description=about, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+
+
 @contextmanager
 def interruptible(line: str) -> Iterator[None]:
     """Where the user presses Ctrl-C, end with this line, which says how to go on, and status 130; also a decorator of a stage's `main`."""
@@ -39,12 +52,14 @@ def interruptible(line: str) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path, beside: bool = False) -> Iterator[Path]:
     """Give a path to write to; move what is there onto `target` once the block has ended without an exception.
 
     The temporary name is a function of the target alone, so what a killed run left is overwritten by the next.
+
+    beside : write in the target's own folder, which may lie on another disk than `data/`, or be no output of a stage
     """
-    temporary = TEMPORARY / target.as_posix().strip("/").replace("/", "--")
+    temporary = target.with_name(f"{target.name}.new") if beside else TEMPORARY / target.as_posix().strip("/").replace("/", "--")
     temporary.parent.mkdir(parents=True, exist_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -56,9 +71,9 @@ def replacing(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(target: Path, text: str) -> None:
-    """Write a small text file whole."""
-    with replacing(target) as path:
+def write_text(target: Path, text: str, beside: bool = False) -> None:
+    """Write a small text file whole; `beside` as for `replacing`."""
+    with replacing(target, beside) as path:
         path.write_text(text, encoding="utf-8")
 
 
@@ -109,8 +124,8 @@ def read_tensors(path: Path, framework: str, schema: str, what: str, missing: st
             return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError:
         raise InputError(f"{path}: not found; {missing}") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a complete {what} ({error}); {damaged}") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a complete {what} ({in_a_line(error)}); {damaged}") from None
 
 
 def pack_metadata(content: dict[str, Any]) -> dict[str, str]:
@@ -127,6 +142,7 @@ def unpack_metadata(metadata: dict[str, str] | None, path: Path, schema: str) ->
         If the file was not written by this project, or is of another schema.
     """
     content = json.loads((metadata or {}).get("tailcache", "{}"))
-    if content.get("schema") != schema:
-        raise InputError(f"{path}: schema is {content.get('schema', 'missing')!r}, expected {schema!r}: run `dvc repro`")
+    found = content.get("schema", "missing") if isinstance(content, dict) else "missing"
+    if found != schema:
+        raise InputError(f"{path}: schema is {found!r}, expected {schema!r}: run `dvc repro`")
     return content

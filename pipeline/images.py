@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from pipeline import params
-from pipeline.files import InputError
+from pipeline.files import InputError, in_a_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -100,7 +100,7 @@ def load(path: Path = FILE) -> ImageSet:
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run `dvc repro prepare` first") from None
     except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a complete images file ({error}); run `dvc repro --force prepare`") from None
+        raise InputError(f"{path}: not a complete images file ({in_a_line(error)}); run `dvc repro --force prepare`") from None
 
 
 def _pixels(path: Path, group: h5py.Group) -> np.ndarray | ImageFiles:
@@ -125,13 +125,24 @@ def decode(root: Path, paths: np.ndarray, side: int) -> np.ndarray:
     def one(name: str) -> np.ndarray:
         try:
             with Image.open(root / name) as image:
-                upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
+                _turn_upright(image)
+                upright = _eight_bit(image).convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(f"{root / name}: not an image that can be read: {error}") from None
         return np.asarray(ImageOps.fit(upright, (side, side), Image.Resampling.BICUBIC))
 
     with ThreadPoolExecutor() as pool:
         return np.stack(list(pool.map(one, paths)))
+
+
+def _turn_upright(image: Image.Image) -> None:
+    """Turn a picture as its EXIF orientation says. Pillow then writes all tags anew, and fails on odd ones: the others go first."""
+    from PIL import ExifTags, ImageOps
+
+    exif = image.getexif()
+    for tag in set(exif) - {ExifTags.Base.Orientation}:
+        del exif[tag]
+    ImageOps.exif_transpose(image, in_place=True)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -15,7 +15,7 @@ from scipy.special import softmax
 
 from pipeline.classifier import Classifier
 from pipeline.features import Features
-from pipeline.files import InputError, replacing
+from pipeline.files import InputError, in_a_line, replacing
 
 FILE = Path("data/predictions.h5")
 BLOCK = 2**24  # scores at a time
@@ -101,7 +101,7 @@ def read(path: Path = FILE) -> tuple[np.ndarray, dict[str, Outcome]]:
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run `dvc repro evaluate`") from None
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a complete file of predictions ({error}); run `dvc repro evaluate`") from None
+        raise InputError(f"{path}: not a complete file of predictions ({in_a_line(error)}); run `dvc repro evaluate`") from None
     if any(array.shape != labels.shape for outcome in heads.values() for array in outcome):
         raise InputError(f"{path}: not a complete file of predictions (arrays of different lengths); run `dvc repro evaluate`")
     return labels, heads

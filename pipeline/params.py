@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
-from pipeline.files import InputError
+from pipeline.files import InputError, in_a_line
 
 FILE = Path("params.yaml")
 
@@ -41,8 +41,10 @@ def read(path: Path = FILE) -> dict[str, Any]:
         tree = YAML(typ="safe").load(path.read_text(encoding="utf-8"))  # DVC's own parser: YAML 1.2, no key twice
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run from the repository's root folder") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: not valid YAML: {in_a_line(error)}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path}: expected a mapping of sections at the top level")
     return tree
@@ -138,7 +140,7 @@ def head_names(tree: dict[str, Any]) -> list[str]:
 
 def check_name(name: Any, where: str, whose: str) -> None:
     """Refuse a name (of `whose`, for the message) that is not fit to be a file's name."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", str(name)):
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name)):
         raise InputError(f"{FILE}: {where}.{name}: {whose}'s name has letters, digits, _ and -, and begins with a letter")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline import longtail, params, progress
-from pipeline.files import InputError, interruptible, replacing
+from pipeline.files import InputError, interruptible, replacing, takes_no_arguments
 from pipeline.images import FILE, SCHEMA
 from pipeline.raw import RawData, RawSplit
 
@@ -184,4 +184,5 @@ class Brightness:
 
 
 if __name__ == "__main__":
+    takes_no_arguments(__doc__)
     main()

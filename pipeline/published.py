@@ -59,6 +59,8 @@ def read(path: Path = FILE) -> list[Number]:
         lines = csv.DictReader(path.read_text(encoding="utf-8").splitlines(), restkey="")
     except FileNotFoundError:
         raise InputError(f"{path}: not found; `git checkout {path}` brings it back") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error}); `git checkout {path}` brings it back") from None
     return [number(row, f"{path}: line {lines.line_num}") for row in lines]
 
 

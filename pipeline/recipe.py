@@ -87,7 +87,7 @@ class Recipe(NamedTuple):
 def read(tree: dict[str, Any]) -> Recipe:
     """Check the `train` section, those of the modules that it names and that they fit together, before torch or data is touched."""
     train = params.section(tree, "train", Train)
-    family = train.backbone.get("family")
+    family = params.at(tree, "train.backbone.family")
     module = params.method("backbones", family, "train.backbone.family")
     network = params.section(tree, "train.backbone", module.Backbone, without=("family",))
     loss = params.section(tree, f"losses.{train.loss}", params.method("losses", train.loss, "train.loss").Loss)

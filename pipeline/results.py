@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from pipeline import deviation, evaluate, extract, features, images, metrics, outcomes, params, train
+from pipeline import deviation, evaluate, extract, features, images, metrics, outcomes, params, prepare, recipe, train
 from pipeline.classifier import Classifier
 from pipeline.features import Features
-from pipeline.files import InputError
+from pipeline.files import InputError, in_a_line
 from pipeline.outcomes import Outcome
 
 
@@ -97,6 +97,9 @@ def read() -> Results:
         If a file is missing or damaged, or if results are of other features, heads or groups than params.yaml names.
     """
     tree = params.read()
+    if params.features_file(tree) == extract.FILE:
+        prepare.read_params(tree)
+        recipe.read(tree)
     path, chosen, heads = params.features_file(tree), evaluate.read_params(tree), params.head_names(tree)
     _check_provenance(path, chosen)
     named = [*heads, *chosen.ensembles]
@@ -210,7 +213,7 @@ def _class_names(classes: int, path: Path) -> list[str]:
             with h5py.File(images.FILE, "r") as file:
                 names = list(file.attrs["names"])
         except (OSError, KeyError) as error:
-            raise InputError(f"{images.FILE}: not a complete images file ({error}); run `dvc repro --force prepare`") from None
+            raise InputError(f"{images.FILE}: not a complete images file ({in_a_line(error)}); run `dvc repro --force prepare`") from None
         if len(names) == classes:
             return names
     return [str(k) for k in range(classes)]

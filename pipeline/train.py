@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import backbone, params, recipe
-from pipeline.files import interruptible, note_time, write_csv
+from pipeline.files import interruptible, note_time, takes_no_arguments, write_csv
 
 CURVE = Path("data/training.csv")
 CLASSES = Path("data/training_classes.csv")
@@ -51,4 +51,5 @@ def write_rounded(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
+    takes_no_arguments(__doc__)
     main()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from sklearn.metrics import pairwise_distances
 
 from pipeline.classifier import Classifier, Transform
@@ -87,6 +88,12 @@ def test_a_damaged_file_is_one_line(workspace):
         path.write_bytes(whole[:size])
         with pytest.raises(InputError, match="not a complete classifier"):
             Classifier.load(path)
+    save_file({"w": np.zeros(1)}, path, {"tailcache": "{"})
+    with pytest.raises(InputError, match="not a complete classifier"):
+        Classifier.load(path)
+    save_file({"w": np.zeros(1)}, path, {"tailcache": "[]"})
+    with pytest.raises(InputError, match="schema is 'missing'"):
+        Classifier.load(path)
 
 
 def test_no_rows_give_no_predictions():

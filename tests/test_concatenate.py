@@ -120,6 +120,8 @@ def test_other_images_are_refused_and_nothing_is_written(call, labels, message):
     [
         (["--name", "both", "a.h5"], "a.h5: expected two different files or more"),
         (["--name", "both", "a.h5", "a.h5"], "a.h5: expected two different files or more"),
+        (["--name", "both", "a.h5", "here/../a.h5"], "here/../a.h5: expected two different files or more"),
+        (["--name", "both", "a.h5", str(TARGET)], f"{TARGET}: would be written over; choose another --name"),
         (["--name", "../both", "a.h5", "b.h5"], "concatenate: '../both' cannot name a file here"),
         (["--name", "both", "a.h5", "missing.h5"], "missing.h5: not found"),
     ],

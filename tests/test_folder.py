@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 
 import h5py
 import numpy as np
@@ -97,6 +98,16 @@ def test_pictures_are_turned_upright(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
     (square,) = images.decode(tmp_path, np.array(["turned.png"]), 40)
     assert np.array_equal(square, np.rot90(pixels, -1))
+
+
+def test_odd_tags_do_no_harm(tmp_path):
+    """A picture that lies on its side, and a tag that Pillow reads and cannot write."""
+    tags = [(0x0100, 1, 1, b"\7\0\0\0"), (0x0112, 3, 1, b"\6\0\0\0")]
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHI4s", *tag) for tag in tags) + bytes(4)
+    image = Image.fromarray(np.repeat(np.array([[255, 0]], np.uint8), 8, 1).repeat(16, 0))
+    image.save(tmp_path / "odd.jpg", exif=exif)
+    (turned,) = images.decode(tmp_path, np.array(["odd.jpg"]), 16)[..., 0]
+    assert turned[:7].mean() > 250 and turned[9:].mean() < 5  # left is up now
 
 
 def test_paths_are_stored_instead_of_pixels_and_decode_to_the_same(project):

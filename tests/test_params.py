@@ -64,3 +64,6 @@ def test_missing_file_says_where_to_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="run from the repository's root"):
         params.read()
+    (tmp_path / "params.yaml").mkdir()
+    with pytest.raises(InputError, match="params.yaml: cannot be read"):
+        params.read()

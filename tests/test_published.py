@@ -72,6 +72,12 @@ def test_a_row_of_ones_own_that_is_not_as_the_others_is_a_line(tmp_path, changes
         published.read(tmp_path / "published.csv")
 
 
+def test_a_file_of_another_encoding_is_a_line(tmp_path):
+    (tmp_path / "published.csv").write_bytes(b"data\n\xff\n")
+    with pytest.raises(InputError, match="published.csv: not UTF-8"):
+        published.read(tmp_path / "published.csv")
+
+
 def test_no_number_stands_twice():
     keys = ("paper", "table", "data", "imbalance", "ratio", "method", "parameters", "split", "protocol", "inferred", "note")
     assert len({tuple(row[key] for key in keys) for row in ROWS}) == len(ROWS)

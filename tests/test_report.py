@@ -200,6 +200,11 @@ def relabelled(path):
         (lambda data: (data / "features.h5").unlink(), "data/features.h5: not found"),
         (lambda data: (data / "images.h5").write_bytes(b"x"), "data/images.h5: not a complete images file"),
         (lambda data: shorter(data / "predictions.h5"), "data/predictions.h5: not a complete file of predictions (arrays of different"),
+        (
+            lambda data: edit("params.yaml", "ratio: 50 ", "ratio: '50' "),
+            "params.yaml: data.ratio: input should be a valid number",
+        ),
+        (lambda data: edit("params.yaml", "  epochs: 60", "  epochz: 60"), "params.yaml: train.epochs: missing"),
         (lambda data: edit("params.yaml", "many: 50,", "many: 20,"), "data/results: made with another section `evaluate` than that of"),
         (lambda data: renamed(data), "data/results: of data/features.h5, and params.yaml names data/imported/c.h5; run `dvc repro`"),
         (lambda data: relabelled(data / "features.h5"), "data/predictions.h5: of other test images than data/features.h5"),

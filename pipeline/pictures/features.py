@@ -14,7 +14,6 @@ from pipeline.pictures.style import Missing, by_size, colour
 if TYPE_CHECKING:
     from pipeline.results import Results
 
-SHOWN = 6  # classes of the map: the largest, those in the middle, the smallest
 MOST = 150  # images of a class and split on the map
 SEED = 0
 

@@ -10,14 +10,15 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ruamel.yaml import YAML
 
-from pipeline import backbone, cells, checkpoint, extract, finished, image_level, images, params, provenance, stored
+from pipeline import backbone, cells, extract, finished, image_level, images, params, provenance, stored
+from pipeline.cells import Tree
 from pipeline.evaluate import HEADS
-from pipeline.files import InputError
-from pipeline.finished import FULL, JUDGED, write_beside
+from pipeline.files import InputError, write_text
+from pipeline.finished import FULL, JUDGED
 from pipeline.import_features import FOLDER
 from pipeline.settings import METHODS
 
@@ -29,7 +30,6 @@ OF_FORMER = {  # what was made of a stage's former result, and goes before it ru
     "concatenate": (HEADS,),
 }
 CODE = Path(__file__).parents[1]
-Tree = dict[str, Any]
 
 
 class Place(NamedTuple):
@@ -60,13 +60,17 @@ class Place(NamedTuple):
             print(f"reproduce: {self.path}: backbone of {trained}, not trained anew", flush=True)
         return taken
 
+    def give_up_stored(self) -> None:
+        """Remove a backbone that was stored and not trained here, so that it is trained."""
+        if "train_seconds" in finished.about(self.path):
+            self.drop(Path(backbone.FILE), Path(finished.ABOUT))
+
     def note_beginning(self) -> None:
-        """Note which commit a training begins with, and on which device; of one that goes on, these were noted.
+        """Note which commit a training begins or goes on with, which it only does with the same code, and on which device.
 
         That runs.csv has rows which are not committed yet does not make the code another one.
         """
-        if not finished.about(self.path) or not any((self.path / checkpoint.FOLDER).glob("*")):
-            finished.note(self.path, {"revision": provenance.revision("pipeline", cells.FILE.as_posix()), "device": device_name()})
+        finished.note(self.path, {"revision": provenance.revision("pipeline", cells.FILE.as_posix()), "device": device_name()})
 
     def put_together(self, tree: Tree, sources: list[Path]) -> None:
         """Fit and judge heads on features of several networks side by side.
@@ -114,7 +118,7 @@ class Place(NamedTuple):
             self.drop(*outdated(old, tree))
         text = StringIO()
         YAML().dump(tree, text)
-        write_beside(file, text.getvalue())
+        write_text(file, text.getvalue(), beside=True)
 
     def call(self, stage: str, *arguments: str) -> None:
         """Run a stage with the code of this clone; what was made of its former result goes first."""
@@ -132,7 +136,7 @@ class Place(NamedTuple):
             if path.is_dir():
                 shutil.rmtree(path)
             elif path == self.path / image_level.FILE and path.exists():
-                write_beside(path, json.dumps(dict.fromkeys(finished.over_images(self.path))) + "\n")
+                write_text(path, json.dumps(dict.fromkeys(finished.over_images(self.path))) + "\n", beside=True)
             else:
                 path.unlink(missing_ok=True)
 
@@ -153,7 +157,7 @@ def outdated(old: Tree, tree: Tree) -> list[Path]:
         found.append(extract.FILE)
     if known != wanted or old.get("evaluate") != tree["evaluate"]:
         found.append(JUDGED)
-    if old.get("evaluate") != tree["evaluate"] or set(changed) & set(image_level.KINDS):
+    if any(params.find(old, key) != params.find(tree, key) for key in image_level.READS) or set(changed) & set(image_level.KINDS):
         found.append(image_level.FILE)
     return found
 

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from pipeline import features, metrics, outcomes, params
 from pipeline.classifier import Classifier
-from pipeline.files import InputError, interruptible, md5, write_csv, write_json
+from pipeline.files import InputError, interruptible, md5, takes_no_arguments, write_csv, write_json
 from pipeline.judging import Result, judge, splits, table
 
 HEADS = Path("data/heads")
@@ -67,6 +67,7 @@ def main() -> None:
     for name, names in voters.items():
         classifiers = [heads[each] for each in names]
         results[name] = judge(outcomes.of(classifiers, test), classifiers, test, counts, members, evaluate.shifts)
+    PROVENANCE.unlink(missing_ok=True)  # there again as the last: results without it are of a run that was killed
     write(results, test.labels, counts)
     write_json(PROVENANCE, provenance(path, evaluate, list(heads)))
     print(f"evaluate: {path}, {test.classes} classes, {len(test.labels):,} test images on cpu -> {RESULTS}/, {outcomes.FILE}")
@@ -136,7 +137,9 @@ def provenance(path: Path, evaluate: Evaluate, heads: list[str]) -> dict[str, An
 
 
 def write(results: dict[str, Result], labels: np.ndarray, counts: np.ndarray) -> None:
-    """Write all results, and remove those of heads that params.yaml no longer has."""
+    """Write all results, and remove classifiers and results of heads that params.yaml no longer has: to DVC the whole folder of heads is
+    what `evaluate` read, and what another clone with the same params.yaml does not have would make it run there again.
+    """
     outcomes.write(labels, {name: result.outcome for name, result in results.items()})
     place = np.argsort(np.argsort(-counts, kind="stable"), kind="stable")  # 0 for the largest class
     by_split = [
@@ -162,11 +165,12 @@ def write(results: dict[str, Result], labels: np.ndarray, counts: np.ndarray) ->
     write_csv(RESULTS / "classes.csv", by_class)
     for name, result in results.items():
         write_json(RESULTS / "heads" / f"{name}.json", result.figures)
-    for old in (RESULTS / "heads").glob("*.json"):
+    for old in [*(RESULTS / "heads").glob("*.json"), *HEADS.glob("*.safetensors")]:
         if old.stem not in results:
             old.unlink()
     write_json(RESULTS / "metrics.json", {name: result.figures["all"] for name, result in results.items()})
 
 
 if __name__ == "__main__":
+    takes_no_arguments(__doc__)
     main()

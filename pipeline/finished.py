@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import h5py
 from pipeline import evaluate, features, image_level, images, ledger, metrics, outcomes, params, published, runs, timings
 from pipeline.classifier import Classifier
 from pipeline.features import Features
+from pipeline.files import write_text
 from pipeline.settings import voters_of
 
 JUDGED = evaluate.PROVENANCE
@@ -99,19 +98,4 @@ def about(folder: Path) -> dict[str, Any]:
 
 def note(folder: Path, about: dict[str, Any]) -> None:
     """Write what `about` reads."""
-    write_beside(folder / ABOUT, json.dumps(about) + "\n")
-
-
-@contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """As `files.replacing`, with the temporary file in the same folder: folders of cells may lie on another disk than the clone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.new")
-    yield temporary
-    temporary.replace(path)
-
-
-def write_beside(path: Path, text: str) -> None:
-    """Write a small text file whole, in a folder that may lie on another disk."""
-    with beside(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(folder / ABOUT, json.dumps(about) + "\n", beside=True)

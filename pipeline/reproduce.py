@@ -17,8 +17,7 @@ from pathlib import Path
 
 from pipeline import cells, finished, image_level, ledger, recipe, reproduced, stored
 from pipeline.cell import Place, Tree, of_training
-from pipeline.files import InputError, interruptible
-from pipeline.finished import write_beside
+from pipeline.files import InputError, in_a_line, interruptible, write_text
 from pipeline.locks import alone
 
 WORK = Path(".cache/reproduction")
@@ -55,6 +54,8 @@ def run(options: argparse.Namespace) -> None:
     """Make what is missing of each cell, then write its rows. All that can be refused is refused before anything runs."""
     if not options.root:
         raise InputError("reproduce: name the folder of the data set, with --root or in TAILCACHE_CIFAR")
+    if not Path(options.root).is_dir():
+        raise InputError(f"reproduce: {options.root}: no such folder; name that of the data set, or make it for torchvision's download")
     known, root = cells.read(), str(Path(options.root).resolve())
     wanted = [(cells.named(cell), seed) for seed in options.seed for cell in options.cells]
     trees = {network: cells.compose(*network, root, known) for cell, seed in wanted for network in cells.networks(cell, seed)}
@@ -78,6 +79,8 @@ def run(options: argparse.Namespace) -> None:
 def make(cell: str, seed: int, tree: Tree, full: Tree, options: argparse.Namespace) -> None:
     """Make what is missing of a cell of one network, and what options ask for on top, now or in an earlier run."""
     with place(cell, seed) as where:
+        if options.train:
+            where.give_up_stored()
         where.make(tree, None if options.train else stored.file(cell, seed))
         keep(cell, seed, where, [where.path])
         kinds = image_level.KINDS if options.images else list(finished.over_images(where.path))
@@ -114,9 +117,10 @@ def keep(cell: str, seed: int, where: Place, networks: list[Path]) -> None:
 def store(options: argparse.Namespace) -> None:
     """Store the backbones of cells that have been run."""
     known, asked = cells.read(), itertools.product(map(cells.named, options.cells), options.seed)
-    for network in dict.fromkeys(itertools.chain.from_iterable(itertools.starmap(cells.networks, asked))):
+    networks = itertools.chain.from_iterable(itertools.starmap(cells.networks, asked))
+    for network, tree in {network: cells.compose(*network, "", known) for network in networks}.items():
         with place(*network) as where:
-            print(f"reproduce: {stored.store(*network, where.path, of_training(cells.compose(*network, '', known)))}")
+            print(f"reproduce: {stored.store(*network, where.path, of_training(tree))}")
 
 
 def table(options: argparse.Namespace) -> None:
@@ -127,12 +131,12 @@ def table(options: argparse.Namespace) -> None:
         return
     try:
         before, first, rest = options.write.read_text(encoding="utf-8").partition(MARKERS[0])
-    except OSError as error:
-        raise InputError(f"{options.write}: cannot be read ({error.strerror}); name a file with {MARKERS[0].strip()} in it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{options.write}: cannot be read ({in_a_line(error)}); name a file with {MARKERS[0].strip()} in it") from None
     _, second, after = rest.partition(MARKERS[1])
     if not second:
         raise InputError(f"{options.write}: has no lines {MARKERS[0].strip()} and {MARKERS[1].strip()}")
-    write_beside(options.write, f"{before}{first}\n{text}\n\n{second}{after}")
+    write_text(options.write, f"{before}{first}\n{text}\n\n{second}{after}", beside=True)
 
 
 if __name__ == "__main__":

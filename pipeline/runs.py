@@ -111,7 +111,7 @@ def from_git(commits: dict[str, str]) -> list[Run]:
         if text:
             figures[name][head] = json.loads(text)
     texts = blobs([f"{commits[name]}:./{PROVENANCE}" for name in locks])
-    known = {name: json.loads(text)["classifiers"] if text else {} for name, text in zip(locks, texts, strict=True)}
+    known = {name: json.loads(text).get("classifiers", {}) if text else {} for name, text in zip(locks, texts, strict=True)}
     return [Run(name, lock, None, figures[name], known[name], cached(lock)) for name, lock in locks.items() if figures[name]]
 
 
@@ -124,6 +124,8 @@ def folder(path: Path) -> Run:
     found = {file.stem: read_json(file) for file in sorted((path / RESULTS).glob("*.json"))}
     if not found:
         raise InputError(f"{name}: has no {RESULTS}/*.json; it should be a folder in which `evaluate` has run")
+    if not (path / PROVENANCE).exists():
+        raise InputError(f"{name}: has no {PROVENANCE}, which `evaluate` writes last; run `dvc repro evaluate` there")
     file = path / "dvc.lock"
     lock = parse(file.read_text(encoding="utf-8"), file.as_posix()) if file.exists() else None
     if lock and not recorded(lock, path):
@@ -134,8 +136,10 @@ def folder(path: Path) -> Run:
     figures = {head: found[head] for head in names if head in found}
     if not figures:
         raise InputError(f"{name}: has no results of the heads in its params.yaml; run `dvc repro` there")
-    known = read_json(path / PROVENANCE)["classifiers"] if (path / PROVENANCE).exists() else {}
-    return Run(name, lock, tree, figures, known, path / PREDICTIONS)
+    predictions = path / PREDICTIONS
+    if lock and predictions.exists() and md5(predictions) != outs(lock).get(PREDICTIONS):
+        predictions = cached(lock)  # git brought other results back, and DVC not yet what belongs to them
+    return Run(name, lock, tree, figures, read_json(path / PROVENANCE).get("classifiers", {}), predictions)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -54,6 +54,6 @@ def fetch(source: Path, folder: Path, parameters: dict[str, Any]) -> bool:
     if about.pop("parameters") != parameters:
         return False
     finished.note(folder, about)
-    with finished.beside(folder / backbone.FILE) as temporary:
+    with replacing(folder / backbone.FILE, beside=True) as temporary:
         shutil.copyfile(source, temporary)
     return True

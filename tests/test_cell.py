@@ -80,6 +80,7 @@ def with_(where, value):
         ("heads.more", {"kind": "ncm"}, ["heads.ncm more", "evaluate"]),
         ("heads", {"tau": {"kind": "tau"}}, ["evaluate"]),
         ("evaluate.many", 50, ["evaluate"]),
+        ("evaluate.ensembles", {"both": ["crt", "tau"]}, ["evaluate"]),
         ("extract.views", 8, ["extract", "heads.crt crt", "heads.tau tau", "evaluate"]),
     ],
 )
@@ -154,16 +155,14 @@ def test_a_revision_is_dirty_where_one_of_its_files_differs(tmp_path, monkeypatc
     assert provenance.revision("code") == f"{clean}-dirty"
 
 
-def test_the_commit_of_a_training_is_that_of_its_beginning(place, monkeypatch):
+def test_the_commit_of_a_training_is_that_of_the_code_that_trained(place, monkeypatch):
     assert finished.about(place.path)["revision"] == "commit 1"
     monkeypatch.setattr(provenance, "revision", lambda *_: "commit 2")
-    (place.path / backbone.FILE).unlink()
-    (place.path / checkpoint.FOLDER).mkdir()
-    (place.path / checkpoint.FOLDER / "a.safetensors").touch()  # killed, and now going on
     place.make(TREE)
     assert finished.about(place.path)["revision"] == "commit 1"
-    (place.path / checkpoint.FOLDER / "a.safetensors").unlink()
     (place.path / backbone.FILE).unlink()
+    (place.path / checkpoint.FOLDER).mkdir()
+    (place.path / checkpoint.FOLDER / "a.safetensors").touch()  # it goes on from it with this code, or begins anew
     place.make(TREE)
     assert finished.about(place.path)["revision"] == "commit 2"
     (place.path / finished.ABOUT).unlink()
@@ -184,6 +183,12 @@ def test_a_stored_backbone_of_the_same_parameters_is_taken_instead_of_training(p
     assert ran == [stage for stage in ALL if stage != "train"]
     assert (other.path / backbone.FILE).read_text() == "weights"
     assert finished.about(other.path) == {"revision": "commit 1", "device": "a processor", "train_seconds": 14}
+    ran.clear()
+    other.give_up_stored()
+    other.make(TREE)
+    other.give_up_stored()  # now its own
+    other.make(TREE)
+    assert ran == ALL[1:]
     ran.clear()
     Place(Path("third"), 0).make(with_("train.epochs", 5), trained)
     Place(Path("fourth"), 0).make(TREE, stored.file("a-1/b/c", 1))

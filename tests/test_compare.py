@@ -62,6 +62,7 @@ def make(path, seed=0, heads=("joint", "crt"), changes=None, schema="new"):
                 "selected_on": "nothing",
             }
             (path / f"data/results/heads/{head}.json").write_text(json.dumps(figures))
+    (path / "data/results/provenance.json").write_text("{}")
     return path
 
 
@@ -246,7 +247,12 @@ def test_results_made_by_hand_since_are_not_those_of_dvc_lock(tmp_path, monkeypa
     content["stages"]["evaluate"]["outs"].append({"path": "data/results/accuracy.csv", "md5": files.md5(table)})
     with (tmp_path / "run/dvc.lock").open("w") as file:
         YAML().dump(content, file)
-    assert runs.find(["run"])[0].lock is not None
+    found = runs.find(["run"])[0]
+    assert found.lock is not None and found.predictions != tmp_path / "run/data/predictions.h5"  # which that lock does not know
+    content["stages"]["evaluate"]["outs"].append({"path": runs.PREDICTIONS, "md5": files.md5(tmp_path / "run" / runs.PREDICTIONS)})
+    with (tmp_path / "run/dvc.lock").open("w") as file:
+        YAML().dump(content, file)
+    assert runs.find(["run"])[0].predictions == runs.Path("run/data/predictions.h5")
     table.write_text("head,split,accuracy\njoint,all,50.0\n")
     assert runs.find(["run"])[0].lock is None
 
@@ -338,6 +344,8 @@ def test_old_or_missing_predictions_cost_the_interval_and_a_line(sweep, monkeypa
         (["renamed"], "renamed: has no results of the heads in its params.yaml; run `dvc repro` there"),
         (["conflict"], "conflict/dvc.lock: not valid YAML, perhaps a merge conflict; resolve it"),
         (["torn"], "torn/data/results/heads/joint.json: not valid JSON"),
+        (["killed"], "killed: has no data/results/provenance.json, which `evaluate` writes last; run `dvc repro evaluate` there"),
+        (["ce-0", "--columns", ""], "--columns: names no figure"),
         (["."], "workspace: has no data/results/heads/*.json"),
         (["ce-0", "--columns", "al"], "--columns al: no result has it; known: many, medium, few, all, ece.all"),
         (["ce-0", "--heads", "crtt"], "--heads crtt: no run has such a head; known: joint, crt"),
@@ -352,6 +360,7 @@ def test_an_error_is_one_line(sweep, monkeypatch, capsys, arguments, line):
     (make(runs.Path("renamed")) / "params.yaml").write_text("heads: {other: {kind: joint}}\n")
     (make(runs.Path("conflict")) / "dvc.lock").write_text("<<<<<<< ours\nschema: '2.0'\n=======\n")
     (make(runs.Path("torn")) / "data/results/heads/joint.json").write_text('{"all": 9')
+    (make(runs.Path("killed")) / "data/results/provenance.json").unlink()
     with pytest.raises(InputError, match=re.escape(line)) as error:
         run(monkeypatch, capsys, *arguments)
     assert "\n" not in str(error.value)

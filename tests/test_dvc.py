@@ -193,6 +193,12 @@ def test_heads_run_in_parallel(project):
 
 
 def test_results_travel_through_a_remote(project, tmp_path):
+    """Also where a head came and went."""
+    edit(project / "params.yaml", "  ncm: {", "  tau_one: {kind: tau, tau: 1.0}\n  ncm: {")
+    run(project, "dvc", "repro")
+    edit(project / "params.yaml", "  tau_one: {kind: tau, tau: 1.0}\n", "")
+    run(project, "dvc", "repro")
+    assert ran(run(project, "dvc", "repro")) == []
     run(project, "dvc", "remote", "add", "-d", "lab", str(tmp_path / "remote"))
     commit(project)
     run(project, "dvc", "push", "--run-cache")

@@ -173,7 +173,7 @@ def test_the_results_of_a_removed_head_go(fitted):
     stage("evaluate")
     edit(fitted / "params.yaml", "  tau: {kind: tau, tau: 0.7}\n", "")
     stage("evaluate")
-    assert not (fitted / "data/results/heads/tau.json").exists()
+    assert not (fitted / "data/results/heads/tau.json").exists() and not (fitted / "data/heads/tau.safetensors").exists()
     assert "tau" not in json.loads((fitted / "data/results/metrics.json").read_text())
 
 
@@ -289,6 +289,14 @@ def test_check_accepts_the_projects_parameters(workspace):
     assert done.stderr == ""
 
 
+def test_a_command_without_arguments_says_so(workspace):
+    (workspace / "params.yaml").unlink()  # so that anything that ran would fail
+    for name in ("check", "evaluate"):
+        assert f"usage: python -m pipeline.{name} [-h]" in stage(name, "--help").stdout
+        done = stage(name, "other.yaml", check=False)
+        assert done.returncode == 2 and "unrecognized arguments: other.yaml" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -305,6 +313,9 @@ def test_check_accepts_the_projects_parameters(workspace):
         ("extract:\n  batch: 64", "extract:\n  batch: 0", "extract.batch: input should be greater than or equal to 1, got 0"),
         ("features: data/features.h5", "features: 3", "features: expected the path of a features file, got 3"),
         ("deviation: {rounds: 1000,", "deviation: {rounds: 0,", "deviation.rounds: input should be greater than or equal to 1, got 0"),
+        ("kind: tau, tau: 0.7", "kind: cosine, tap: pre_relu", "heads.tau.tap: pre_relu wants extract.pre_relu: true"),
+        ("  tau: {", "  true: {", "heads.True: a head's name has letters, digits, _ and -"),
+        ("{family: cifar_resnet, ", "{", "train.backbone.family: missing"),
         ("subset: 0", "subset: x", "seed.subset: input should be a valid integer, got 'x'"),
         ("seed: {subset: 0, train: 0, heads: 0}", "seed: 3", "seed: expected a mapping, got 3"),
         ("seed: {", "seed: {sead: 1, ", "seed.sead: unknown key; known here: subset, train, heads"),

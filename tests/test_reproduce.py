@@ -143,6 +143,14 @@ def test_without_rows_or_data_there_is_a_line(project, monkeypatch):  # noqa: F8
     with pytest.raises(InputError, match="page.md: cannot be read"):
         ledger.FILE.write_text(f"{','.join(ledger.COLUMNS)}\ncifar10-lt-2/plain/ce,0,joint,,,,,,,,,,,,\n")
         project("table", "--write", "page.md")
+    reproduce.Path("page.md").write_bytes(b"\xff")
+    with pytest.raises(InputError, match="page.md: cannot be read"):
+        project("table", "--write", "page.md")
+    with pytest.raises(InputError, match="cells.yaml: methods: no 'cee'"):
+        project("store", "cifar10-lt-2/plain/cee")
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        project("run", "cifar10-lt-2/plain/ce", "--root", "nowhere")
+    assert not reproduce.WORK.exists() and not reproduce.Path("nowhere").exists()
     monkeypatch.delenv("TAILCACHE_CIFAR")
     with pytest.raises(InputError, match="name the folder of the data set"):
         project("run", "cifar10-lt-2/plain/ce")

@@ -19,6 +19,7 @@ from pipeline.runs import Run
 from pipeline.settings import Result
 from pipeline.tables import Cell, Table
 
+COLUMNS = ["many", "medium", "few", "all"]
 EPILOG = """\
 RUN is an experiment of this repository (ce-0, or a pattern, 'ce-*'), a commit, or a folder in which the pipeline has run, with or without
 DVC, on this machine or another. Without one: all experiments, the current commit and the workspace.
@@ -65,11 +66,15 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("runs", nargs="*", metavar="RUN")
     parser.add_argument("--format", choices=["terminal", "markdown", "latex", "csv"], default="terminal")
-    parser.add_argument("--columns", type=listed, default=listed("many,medium,few,all"), help="figures, as in all,top5,ece.all")
+    parser.add_argument("--columns", type=listed, help=f"figures, as in all,top5,ece.all; default: {','.join(COLUMNS)}")
     parser.add_argument("--heads", type=listed, help="only these, as in crt,tau")
     parser.add_argument("--baseline", help="a head of the same runs, or a setting, as in train.loss=ce; default: joint, where there is one")
     parser.add_argument("--published", action="store_true", help="beside the papers' numbers, with what differs in protocol")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.published and (options.columns is not None or options.baseline):
+        parser.error("--published has columns and a baseline of its own; leave --columns and --baseline out")
+    options.columns = COLUMNS if options.columns is None else options.columns
+    return options
 
 
 def listed(text: str) -> list[str]:

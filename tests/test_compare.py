@@ -367,6 +367,13 @@ def test_an_error_is_one_line(sweep, monkeypatch, capsys, arguments, line):
     assert capsys.readouterr().out == ""
 
 
+def test_what_published_does_not_have_is_refused(sweep, monkeypatch, capsys):
+    for more in (["--columns", "all"], ["--baseline", "joint"]):
+        with pytest.raises(SystemExit) as error:
+            run(monkeypatch, capsys, "ce-0", "--published", *more)
+        assert error.value.code == 2 and "leave --columns and --baseline out" in capsys.readouterr().err
+
+
 def test_a_baseline_that_several_settings_have_asks_which(sweep, monkeypatch, capsys):
     make(runs.Path("steeper"), changes={"train.loss": "graloss", "losses.graloss.c": 4.0})
     with pytest.raises(InputError, match="several settings have it; say which, as in train.loss=graloss,losses.graloss.c=2.0"):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.students import Layer, Scales
 
 FILE = Path("data/image_level.json")
-READS = ("evaluate.many", "evaluate.few")  # of the section, what matters here
+READS = ("evaluate.many", "evaluate.few")  # the parameters of that section that matter here
 KINDS = ("crt", "lws")
 FOLLOWED = {"epochs", "batch", "lr", "weight_decay", "views"}  # of a head's parameters; views are drawn anew in any case
 

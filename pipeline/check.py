@@ -55,12 +55,12 @@ def check(tree: dict[str, Any]) -> None:
 
 
 def check_heads(tree: dict[str, Any]) -> None:
-    """Check the `heads` section: names, kinds that exist, each kind's own parameters."""
+    """Check the `heads` section: names, kinds that exist, each kind's own parameters, features that `extract` will make."""
+    lacks = params.features_file(tree) == extract.FILE and not extract.read_params(tree).pre_relu
     for name in params.head_names(tree):
         kind = params.at(tree, f"heads.{name}.kind")
         module = params.method("heads", kind, f"heads.{name}.kind")
         head = params.section(tree, f"heads.{name}", module.Head, without=("kind",))
-        lacks = params.features_file(tree) == extract.FILE and not extract.read_params(tree).pre_relu
         if lacks and getattr(head, "tap", "features") == "pre_relu":
             raise InputError(f"params.yaml: heads.{name}.tap: pre_relu wants extract.pre_relu: true")
 

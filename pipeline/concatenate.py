@@ -22,7 +22,7 @@ from pipeline import features
 from pipeline.classifier import Classifier
 from pipeline.features import Features
 from pipeline.files import InputError, interruptible, replacing
-from pipeline.import_features import FOLDER, add_classifier, check_name
+from pipeline.import_features import FOLDER, add_classifier, check_name, place
 
 SPLITS = ("train", "val", "test")
 
@@ -39,8 +39,7 @@ def main() -> None:
         raise InputError(f"{options.files[-1]}: expected two different files or more")
     if target.resolve() in sources:
         raise InputError(f"{target}: would be written over; choose another --name")
-    replaced = target.exists()
-    print(f"{write(target, options.files)} -> {target}{' (replaced)' * replaced}")
+    print(write(target, options.files))
     print(f"next: set `features: {target}` in params.yaml, `dvc add {target}`, then `dvc repro evaluate deviation`")
 
 
@@ -51,7 +50,7 @@ def write(target: Path, files: Sequence[Path]) -> str:
 
     Returns
     -------
-    for the terminal: what the file holds
+    for the terminal: what the file holds, and where
 
     Raises
     ------
@@ -77,8 +76,9 @@ def write(target: Path, files: Sequence[Path]) -> str:
         mean = mean_classifier([source.classifier for source in sources])
         if mean:
             add_classifier(temporary, *mean)
+        where = place(temporary, target)
     images = " + ".join(f"{count:,} {name}" for name, count in counts.items())
-    return f"{target.stem}: {images} images x {dim} features; stage-one classifier {'the mean of theirs' if mean else 'none'}"
+    return f"{target.stem}: {images} images x {dim} features; stage-one classifier {'the mean of theirs' if mean else 'none'} -> {where}"
 
 
 def check(name: str, sources: list[Features | None]) -> None:

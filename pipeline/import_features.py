@@ -58,10 +58,16 @@ def main() -> None:
             start = time.perf_counter()
             add_classifier(temporary, *fit(temporary, options.epochs, options.seed))
             origin = f"fitted in {time.perf_counter() - start:.1f} s"
-        replaced = target.exists() and not filecmp.cmp(temporary, target, shallow=False)
-    print(f"{options.name}: {summary}; stage-one classifier {origin} -> {target}{' (replaced)' * replaced}")
+        where = place(temporary, target)
+    print(f"{options.name}: {summary}; stage-one classifier {origin} -> {where}")
     first = "" if current == str(target) else f"set `features: {target}` in params.yaml, "
     print(f"next: {first}`dvc add {target}`, then `dvc repro evaluate deviation`")
+
+
+def place(temporary: Path, target: Path) -> str:
+    """For the terminal: where a new file goes, and whether it replaces another one there."""
+    replaced = target.exists() and not filecmp.cmp(temporary, target, shallow=False)
+    return f"{target}{' (replaced)' * replaced}"
 
 
 def arguments() -> argparse.Namespace:

@@ -97,10 +97,10 @@ def read() -> Results:
         If a file is missing or damaged, or if results are of other features, heads or groups than params.yaml names.
     """
     tree = params.read()
-    if params.features_file(tree) == extract.FILE:
+    path, chosen, heads = params.features_file(tree), evaluate.read_params(tree), params.head_names(tree)
+    if path == extract.FILE:
         prepare.read_params(tree)
         recipe.read(tree)
-    path, chosen, heads = params.features_file(tree), evaluate.read_params(tree), params.head_names(tree)
     _check_provenance(path, chosen)
     named = [*heads, *chosen.ensembles]
     figures = {name: _figures(name) for name in named}

@@ -76,8 +76,9 @@ def test_equal_files_give_equal_bytes(call):
     files = [write("a.h5", 0, 4), write("b.h5", 1, 6)]
     call("--name", "both", *files)
     once = TARGET.read_bytes()
-    call("--name", "both", *files)
+    assert "(replaced)" not in call("--name", "both", *files)
     assert TARGET.read_bytes() == once
+    assert f"-> {TARGET} (replaced)" in call("--name", "both", *reversed(files))
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,12 @@ from typing import NamedTuple
 
 from ruamel.yaml import YAML
 
-from pipeline import backbone, cells, extract, finished, image_level, images, params, provenance, stored
+from pipeline import backbone, cells, extract, finished, image_level, images, methods, params, provenance, stored
 from pipeline.cells import Tree
 from pipeline.evaluate import HEADS
 from pipeline.files import InputError, write_text
 from pipeline.finished import FULL, JUDGED
 from pipeline.import_features import FOLDER
-from pipeline.settings import METHODS
 
 STAGES = {"prepare": images.FILE, "train": backbone.FILE, "extract": extract.FILE}  # and what each makes
 TOGETHER = FOLDER / "networks.h5"  # features of several networks side by side
@@ -144,7 +143,8 @@ class Place(NamedTuple):
 def of_training(tree: Tree) -> Tree:
     """What a backbone is trained with: of losses and the like the one that was chosen; not where the data set lies."""
     own = {name: params.find(tree, name) for name in ("seed", "train", "features")}
-    own |= {f"{section}.{key}": params.find(tree, f"{section}.{params.find(tree, key)}") for section, key in METHODS.items()}
+    for section, of in methods.SECTIONS.items():
+        own[f"{section}.{of.chosen_by}"] = params.find(tree, f"{section}.{params.find(tree, of.chosen_by)}")
     return own | {"data": {**(tree.get("data") or {}), "root": None}}
 
 

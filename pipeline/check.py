@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline import deviation, evaluate, extract, params, prepare, recipe
+from pipeline import deviation, evaluate, extract, methods, params, prepare, recipe
 from pipeline.files import InputError, takes_no_arguments
 
 SEEDS = ("subset", "train", "heads")
-PACKAGES = {"datasets": "Dataset", "losses": "Loss", "mixing": "Mixing", "reweighting": "Reweighting"}  # section and package: its class
-SECTIONS = ("seed", "data", "train", "extract", "features", "heads", "deviation", "evaluate", *PACKAGES)
+SECTIONS = ("seed", "data", "train", "extract", "features", "heads", "deviation", "evaluate", *methods.SECTIONS)
 
 
 def main() -> None:
@@ -43,10 +42,10 @@ def check(tree: dict[str, Any]) -> None:
             raise InputError(f"params.yaml: seed.{key}: unknown key; known here: {', '.join(SEEDS)}")
     prepare.read_params(tree)
     recipe.read(tree)
-    for package, model in PACKAGES.items():
-        for name in params.at(tree, package):
-            where = f"{package}.{name}"
-            params.section(tree, where, getattr(params.method(package, name, where), model))
+    for section, of in methods.SECTIONS.items():
+        for name in params.at(tree, section):
+            where = f"{section}.{name}"
+            params.section(tree, where, getattr(params.method(section, name, where), of.model))
     extract.read_params(tree)
     params.features_file(tree)
     check_heads(tree)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import params, tables
+from pipeline import methods, params, tables
 from pipeline.files import InputError
 from pipeline.rows import Row, differing
 from pipeline.tables import Cell, Table
@@ -23,7 +23,6 @@ from pipeline.tables import Cell, Table
 FILE = Path("data/reproduction/published.csv")
 FULL = "full"  # as a kind of head: a linear classifier on the whole, balanced training set
 PAPERS = {"mfw": "MFW", "decoupling": "Kang", "glag": "GLAG", "gml": "Suh and Seo 2023", "proco": "Du et al. 2024"}
-MODELS = {"heads": "Head", "losses": "Loss", "mixing": "Mixing", "reweighting": "Reweighting"}  # where defaults are
 SPLITS = ("all", "many", "medium", "few", "top5")
 SAME = {
     "data.name": "data",
@@ -166,11 +165,11 @@ def value(row: Row, key: str) -> Any:
     if name in row.parameters:
         return row.parameters[name]
     section, _, rest = name.partition(".")
-    kind = {"heads": f"heads.{row.head}.kind", "losses": "train.loss", "mixing": "train.mix", "reweighting": "train.reweight"}.get(section)
-    method, field = row.parameters.get(kind or ""), rest.rpartition(".")[2]
+    of = {**methods.SECTIONS, "heads": methods.Section(f"heads.{row.head}.kind", "Head")}.get(section)
+    method, field = row.parameters.get(of.chosen_by) if of else None, rest.rpartition(".")[2]
     if method is None or (section != "heads" and rest.partition(".")[0] != method) or method not in params.known(section):
         return None
-    fields = getattr(params.method(section, method, kind or ""), MODELS[section]).model_fields
+    fields = getattr(params.method(section, method, of.chosen_by), of.model).model_fields
     return fields[field].default if field in fields else None
 
 

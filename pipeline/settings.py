@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pipeline import extract, params
+from pipeline import extract, methods, params
 from pipeline.evaluate import Evaluate
 from pipeline.files import InputError
 from pipeline.runs import Run
 
 OWN = extract.FILE.as_posix()  # the features that `extract` writes, and not imported ones
-METHODS = {"datasets": "data.name", "losses": "train.loss", "mixing": "train.mix", "reweighting": "train.reweight"}  # and what chooses
 THRESHOLDS = {f"evaluate.{name}": Evaluate.model_fields[name].default for name in ("many", "few")}
 
 
@@ -109,7 +108,8 @@ def from_tree(run: Run, head: str, groups: set[str]) -> tuple[dict[str, Any], No
     parameters = judging(judged, head, groups) | {"features": source, "seed.heads": at("seed.heads")}
     if source == OWN:
         parameters |= flat({name: at(name) for name in ("data", "train", "extract")})
-        parameters |= flat({f"{section}.{at(key)}": params.find(tree, f"{section}.{at(key)}") for section, key in METHODS.items()})
+        chosen = [f"{section}.{at(of.chosen_by)}" for section, of in methods.SECTIONS.items()]
+        parameters |= flat({name: params.find(tree, name) for name in chosen})
         parameters |= {f"seed.{name}": at(f"seed.{name}") for name in ("subset", "train")}
     parameters |= flat({f"heads.{voter}": at(f"heads.{voter}") for voter in voters_of(judged, head)})
     return parameters, None, ()

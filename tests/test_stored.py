@@ -1,14 +1,15 @@
 """The backbones that the repository holds: of their cells' parameters, and as good as their rows say."""
 
+import functools
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline import backbone, cell, cells, images, ledger, params, prepare, stored
+from pipeline import backbone, cell, cells, ledger, params, stored
 from tests.conftest import ROOT
-from tests.tiny_cells import write_yaml
 
 FILES = sorted((ROOT / stored.FOLDER).rglob("*.safetensors"))
 NAMES = ["/".join(file.relative_to(ROOT / stored.FOLDER).with_suffix("").parts) for file in FILES]
@@ -33,23 +34,27 @@ def test_it_is_of_its_cell(found):
     ]
 
 
+@functools.cache
+def data_set(name):
+    """Raw images, which many cells share."""
+    return params.method("datasets", name, "data.name").Dataset().read(Path(os.environ["TAILCACHE_CIFAR"]), 0)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif("TAILCACHE_CIFAR" not in os.environ, reason="needs the real CIFAR: set TAILCACHE_CIFAR")
-def test_it_is_as_good_as_its_row_says(found, tmp_path, monkeypatch):
+def test_it_is_as_good_as_its_row_says(found):
     """By torch's own loop over the test images, in float32."""
     import torch
 
     file, tree, row = found
-    monkeypatch.chdir(tmp_path)
-    write_yaml(params.FILE, tree)
-    prepare.main()
-    data = images.load()
-    network = backbone.load(data.channels, data.classes, file).eval().to(memory_format=torch.channels_last)
-    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    raw = data_set(tree["data"]["name"])
+    labels, classes = raw.test.labels, len(raw.names)
+    network = backbone.load(len(raw.mean), classes, file).eval().to(memory_format=torch.channels_last)
+    mean, std = torch.tensor(raw.mean), torch.tensor(raw.std)
     said = []
     with torch.no_grad():
-        for block in np.array_split(np.array(data.test.images), 40):
-            pixels = ((torch.tensor(block).float() / 255 - mean) / std).float().permute(0, 3, 1, 2)
+        for block in np.array_split(np.arange(len(labels)), 40):
+            pixels = ((torch.tensor(raw.test.read(block)).float() / 255 - mean) / std).permute(0, 3, 1, 2)
             said.append(network.classifier(network.features(pixels)).argmax(1))
-    right = np.concatenate(said) == data.test.labels
-    assert 100 * np.mean([right[data.test.labels == k].mean() for k in range(data.classes)]) == pytest.approx(float(row["all"]), abs=0.1)
+    right = np.concatenate(said) == labels
+    assert 100 * np.mean([right[labels == k].mean() for k in range(classes)]) == pytest.approx(float(row["all"]), abs=0.1)

@@ -136,7 +136,10 @@ def best(rows: Rows) -> Table:
         texts = [data, str(networks), cell.partition("/")[2], head, tables.mean_std(val), tables.mean_std(test), str(seeds)]
         lines.append([Cell(text) for text in texts + (against(theirs, test.mean()) if theirs else ["–"] * 4)])
     columns = ["data", "networks", "cell", "head", "validation", "test", "n", "published", "difference", "whose", "remarks"]
-    title = "Chosen on validation images, beside the best of published.csv (one network, as many epochs or fewer): accuracy in percent"
+    title = (
+        "Chosen on validation images among cells of the most seeds, beside the best of published.csv (one network, as many epochs or "
+        "fewer): accuracy in percent"
+    )
     return Table(title, columns, [False, True, False, False, *[True] * 5, False, False], lines, [])
 
 

@@ -141,8 +141,8 @@ def waits_of(epoch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("mix", params.known("mixing"))
 def test_no_step_waits_for_a_gpu(workspace, mix):
-    """As above by CUDA's own account, which also sees what operations do inside."""
-    few, many = (waits_of(an_epoch(n, mix=mix)) for n in (30, 120))
+    """As above by CUDA's own account, which also sees what operations do inside; the first epoch loads what the others have."""
+    _, few, many = (waits_of(an_epoch(n, mix=mix)) for n in (30, 30, 120))
     assert len(many) <= len(few), many
 
 

@@ -31,16 +31,16 @@ def imagenet():
     return Features(features, labels, C, stage_one)
 
 
-def products(dtype, backward):
-    """A function that runs an epoch's bare products on one batch: forward, and where wanted the gradient of the weight."""
-    x, w, g = torch.rand(BATCH, D).to(dtype), torch.rand(C, D).to(dtype), torch.rand(BATCH, C).to(dtype)
+def products(features, dtype, backward):
+    """A function that runs an epoch's bare products, features read in their order: forward, and where wanted the gradient of the weight."""
+    batches, w, g = torch.from_numpy(features).to(dtype).split(BATCH), torch.rand(C, D).to(dtype), torch.rand(BATCH, C).to(dtype)
     logits, gradient = torch.empty(BATCH, C, dtype=dtype), torch.empty(C, D, dtype=dtype)
 
     def epoch():
-        for _ in range(-(-N // BATCH)):
-            torch.mm(x, w.T, out=logits)
+        for x in batches:
+            torch.mm(x, w.T, out=logits[: len(x)])
             if backward:
-                torch.mm(g.T, x, out=gradient)
+                torch.mm(g[: len(x)].T, x, out=gradient)
 
     return epoch
 
@@ -49,16 +49,17 @@ def products(dtype, backward):
 @pytest.mark.parametrize(("name", "backward"), [("crt", True), ("lws", False)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_epoch_of_sgd_takes_little_more_than_its_matrix_products(imagenet, name, backward, precision):
-    """LWS fixes the weight, so that its only product is the forward one; that is what it is held against, and its bound is wider."""
+    """LWS fixes the weight, so that its only product is the forward one; that is what it is held against.
+
+    Beside the products an epoch gathers drawn rows, and reads and writes logits, gradients and momentum: bandwidth of memory, not of
+    arithmetic. The bound leaves room for processors that multiply twice as fast out of the same memory.
+    """
     head = {"crt": crt, "lws": lws}[name].Head(epochs=1, batch=BATCH, lr=0.01, precision=precision)
-    bound = 1.2 if backward else 1.3
-    bare = products(torch.float32 if precision == "fp32" else torch.bfloat16, backward)
-    mine, theirs, ratio = paired(lambda: head.fit(imagenet, None, 0), bare, 3, 1 / bound)
-    what = "forward and backward" if backward else "forward"
-    shown = f"≤ {bound}" if precision == "fp32" else "–"
+    dtype, bound = (torch.float32, 1.6) if precision == "fp32" else (torch.bfloat16, np.inf)
+    mine, theirs, ratio = paired(lambda: head.fit(imagenet, None, 0), products(imagenet.features, dtype, backward), 3, 1 / bound)
+    what, shown = "forward and backward" if backward else "forward", f"≤ {bound}" if np.isfinite(bound) else "–"
     report(f"`{name}`, an epoch, {precision}", f"{mine:.2f} s", f"its bare products, {what}: {theirs:.2f} s", f"{1 / ratio:.2f}", shown)
-    if precision == "fp32":
-        assert 1 / ratio <= bound
+    assert 1 / ratio <= bound
 
 
 @pytest.mark.slow

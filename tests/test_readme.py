@@ -103,7 +103,7 @@ def test_two_backbones_go_side_by_side(project, tmp_path):
 SHORT = {"epochs": 1, "warmup_epochs": 0}
 
 
-@pytest.mark.parametrize("marker", ["cifar100", "cifar10"])
+@pytest.mark.parametrize("marker", ["cifar100", pytest.param("cifar10", marks=pytest.mark.slow)])
 def test_cifar_blocks_run(tmp_path, small, marker):  # noqa: F811
     """On small files of the real layout, so ratio and validation set are small; one epoch, a small network and two heads, to be quick."""
     root, _ = small

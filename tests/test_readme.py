@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from pipeline import check, params
 from tests.conftest import ROOT, edit
 from tests.test_cifar import small  # noqa: F401 - a fixture
-from tests.test_dvc import clone, ran, run
+from tests.test_dvc import clone, ran, run, without_heads
 from tests.test_folder import pictures  # noqa: F401 - a fixture
 
 README = (ROOT / "README.md").read_text()
@@ -43,8 +43,7 @@ def test_blocks_pass_the_check(workspace, marker):
 def project(tmp_path_factory):
     """A clone with the heads joint and tau, reproduced once."""
     workspace = clone(tmp_path_factory.mktemp("readme"))
-    text = (workspace / "params.yaml").read_text()
-    (workspace / "params.yaml").write_text(re.sub(r"  (crt|lws|ncm|afg): \{kind.*\n", "", text))
+    without_heads(workspace, "crt", "lws", "ncm", "afg")
     run(workspace, "dvc", "repro")
     return workspace
 

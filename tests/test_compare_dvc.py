@@ -1,4 +1,4 @@
-"""`compare` on experiments that DVC ran: three seeds of three losses, figures against numpy."""
+"""`compare` on experiments that DVC ran: two seeds of two losses, figures against numpy."""
 
 import csv
 import io
@@ -11,17 +11,18 @@ import pytest
 from tests.test_dvc import clone, commit, run, without_heads
 
 HEADS = ("joint", "crt", "tau", "ncm")
-LOSSES = ("ce", "graloss", "balanced_softmax")
+LOSSES = ("ce", "graloss")
+SEEDS = (0, 1)
 
 
 @pytest.mark.slow
-def test_three_seeds_of_three_losses(tmp_path):
+def test_two_seeds_of_two_losses(tmp_path):
     project = clone(tmp_path)
     without_heads(project, "lws", "afg", "logit_adjust")
     run(project, "dvc", "repro")
     commit(project)
     for loss in LOSSES:
-        for seed in range(3):
+        for seed in SEEDS:
             seeds = [part for name in ("subset", "train", "heads") for part in ("-S", f"seed.{name}={seed}")]
             run(project, "dvc", "exp", "run", "-n", f"{loss}-{seed}", "-S", f"train.loss={loss}", *seeds)
     lines = run(project, "git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines()
@@ -30,7 +31,7 @@ def test_three_seeds_of_three_losses(tmp_path):
     rows = list(csv.DictReader(io.StringIO(run(project, sys.executable, "-m", "pipeline.compare", "--format", "csv"))))
     assert [(row["train.loss"], row["head"]) for row in rows] == [(loss, head) for loss in LOSSES for head in HEADS]
     for row in rows:
-        names = [f"{row['train.loss']}-{seed}" for seed in range(3)]
+        names = [f"{row['train.loss']}-{seed}" for seed in SEEDS]
         assert row["runs"] == " ".join(names)  # the workspace and the first run are among these, and count once
         files = [f"{commits[name]}:data/results/heads/{row['head']}.json" for name in names]
         found = [json.loads(run(project, "git", "show", file)) for file in files]
@@ -42,4 +43,4 @@ def test_three_seeds_of_three_losses(tmp_path):
             assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])  # predictions come from DVC's cache
 
     printed = run(project, sys.executable, "-m", "pipeline.compare", "*-1", "--heads", "crt").splitlines()
-    assert len(printed) == 5 and "±" not in "".join(printed)
+    assert len(printed) == 2 + len(LOSSES) and "±" not in "".join(printed)

@@ -145,6 +145,7 @@ def experiments(workspace):
     return [(tree["train"]["loss"], tree["heads"]["tau"]["tau"], list(figures)) for tree, figures in zip(parameters, metrics, strict=True)]
 
 
+@pytest.mark.slow
 def test_an_experiment_runs_in_a_temporary_workspace(fewer_heads):
     output = run(fewer_heads, "dvc", "exp", "run", "--temp", "-n", "gradual", "-S", "train.loss=graloss")
     assert {"train", "extract", "head@joint"} <= set(ran(output))
@@ -212,6 +213,7 @@ def test_heads_run_in_parallel(project):
     assert set(ran(run(project, "dvc", "repro"))) <= {"evaluate"}
 
 
+@pytest.mark.slow
 def test_results_travel_through_a_remote(project, tmp_path):
     """Also where a head came and went."""
     edit(project / "params.yaml", "  ncm: {", "  tau_one: {kind: tau, tau: 1.0}\n  ncm: {")

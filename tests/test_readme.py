@@ -102,7 +102,8 @@ def test_two_backbones_go_side_by_side(project, tmp_path):
 SHORT = {"epochs": 1, "warmup_epochs": 0}
 
 
-@pytest.mark.parametrize("marker", ["cifar100", pytest.param("cifar10", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("marker", ["cifar100", "cifar10"])
 def test_cifar_blocks_run(tmp_path, small, marker):  # noqa: F811
     """On small files of the real layout, so ratio and validation set are small; one epoch, a small network and two heads, to be quick."""
     root, _ = small
@@ -112,6 +113,7 @@ def test_cifar_blocks_run(tmp_path, small, marker):  # noqa: F811
     reproduce(tmp_path / "p", tree)
 
 
+@pytest.mark.slow
 def test_the_folder_block_runs(tmp_path, pictures):  # noqa: F811
     tree = with_sections("folder", data={"root": str(pictures)}, train=SHORT)
     tree["datasets"]["folder"]["image_size"] = 32

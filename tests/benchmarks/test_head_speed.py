@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestCentroid
 from pipeline.classifier import Classifier
 from pipeline.features import Features
 from pipeline.heads import crt, logit_adjust, lws, ncm, tau
-from tests.benchmarks.timing import long_tail, paired, report
+from tests.benchmarks.timing import long_tail, needs_bf16, paired, report
 from tests.conftest import ROOT
 
 N, D, C, BATCH, TESTED = 115_846, 2048, 1000, 512, 50_000
@@ -47,7 +47,7 @@ def products(features, dtype, backward):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "backward"), [("crt", True), ("lws", False)])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 def test_an_epoch_of_sgd_takes_little_more_than_its_matrix_products(imagenet, name, backward, precision):
     """LWS fixes the weight, so that its only product is the forward one; that is what it is held against.
 

@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 from pipeline import extract, stage_one
 from pipeline.images import Images
 from tests.benchmarks.test_training_speed import ours
-from tests.benchmarks.timing import ROWS, chosen, seconds
+from tests.benchmarks.timing import PRECISION, ROWS, chosen, seconds
 
 PARTS = {
     "convolutions, backward": ("aten::convolution_backward",),
@@ -43,7 +43,7 @@ def note(what, found):
 @pytest.mark.slow
 def test_a_training_step_is_spent_in_the_network(data):
     found = shares(ours(data, augment="plain"))
-    note("`train`, bf16", found)
+    note(f"`train`, {PRECISION}", found)
     assert found["everything else"] <= 0.20
 
 

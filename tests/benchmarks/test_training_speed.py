@@ -5,6 +5,7 @@ Steps are `stage_one.run_epoch`: gathering, normalising, forward, backward, opti
 which watches 2,000 training images and writes a checkpoint after each.
 """
 
+import dataclasses
 import shutil
 import time
 
@@ -17,10 +18,11 @@ from tqdm import tqdm
 
 from pipeline import images, stage_one
 from pipeline.checkpoint import Checkpoint, identity
+from pipeline.images import Images
 from pipeline.optimiser import SGD
-from tests.benchmarks.timing import chosen, paired, parts, report, seconds
+from tests.benchmarks.timing import BF16, PRECISION, chosen, paired, parts, report, seconds
 
-STEPS, BATCH = 12, 128
+STEPS, BATCH = 6, 128
 
 
 def ours(data, **changes):
@@ -33,7 +35,9 @@ def ours(data, **changes):
 
 
 def bare(data, **optimiser):
-    """A function that runs STEPS steps on one synthetic batch in bf16 and channels_last: nothing but the network and torch's SGD."""
+    """A function that runs STEPS steps on one synthetic batch, in the precision of `train` and channels_last: nothing but the network and
+    torch's SGD.
+    """
     network = stage_one.new_network(chosen(), data, 0).train()
     sgd = torch.optim.SGD(network.parameters(), 0.01, 0.9, weight_decay=2e-4, **optimiser)
     x = torch.randn(BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last)
@@ -41,7 +45,7 @@ def bare(data, **optimiser):
 
     def steps():
         for _ in range(STEPS):
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=BF16):
                 features = network.features(x)
             loss = torch.nn.functional.cross_entropy(network.classifier(features.float()), y)
             sgd.zero_grad(set_to_none=True)
@@ -67,18 +71,23 @@ class Paused(Checkpoint):
 
 @pytest.mark.slow
 def test_whole_epochs_run_near_the_rate_of_the_bare_step(data, workspace):
-    """Five epochs, as many as lie between two rows by class, an epoch of bare steps behind each; three attempts at most."""
+    """Five epochs, as many as lie between two rows by class, an epoch of bare steps behind each; three attempts at most.
+
+    A fifth of the images, and a fifth of those that are watched: epochs as they are, in a fifth of their time.
+    """
     images.FILE.parent.mkdir()
     images.FILE.write_bytes(b"stands for the images")
-    method = chosen(epochs=5, warmup_epochs=1)
-    steps, repeats = bare(data, fused=True), len(data.train.labels) // (STEPS * BATCH)
+    method = chosen(epochs=5, warmup_epochs=1, watch={"images": 400, "every": 5, "after": 2})
+    labels = data.train.labels[::5]
+    data = dataclasses.replace(data, train=Images(data.train.images[::5], labels), class_counts=np.bincount(labels, minlength=data.classes))
+    steps, repeats = bare(data, fused=True), len(labels) // (STEPS * BATCH)
     steps()
     for _ in range(3):
         checkpoint = Paused(identity(method, 0, images.FILE), lambda: [steps() for _ in range(repeats)])
         stage_one.fit(method, data, 0, checkpoint)
         checkpoint.path.unlink()
         mine, theirs = np.sum(checkpoint.durations, axis=0)
-        mine, theirs = mine * STEPS * BATCH / (5 * len(data.train.labels)), theirs / (5 * repeats)
+        mine, theirs = mine * STEPS * BATCH / (5 * len(labels)), theirs / (5 * repeats)
         if theirs / mine >= 0.88:
             break
     report(
@@ -138,22 +147,27 @@ def test_training_runs_at_the_rate_of_the_bare_step(data):
     candidates = {name: bare(data, **kind) for name, kind in (("", {}), (" foreach", {"foreach": True}), (" fused", {"fused": True}))}
     name = min(candidates, key=lambda name: min(seconds(candidates[name]) for _ in range(3)))  # whichever is fastest here
     mine, theirs, ratio = paired(ours(data), candidates[name], 10, 0.95)
-    report("steps of `train`, bf16", rate(mine), f"bare step with torch's{name} SGD: {rate(theirs)}", f"{ratio:.3f}", "≥ 0.95")
+    report(f"steps of `train`, {PRECISION}", rate(mine), f"bare step with torch's{name} SGD: {rate(theirs)}", f"{ratio:.3f}", "≥ 0.95")
     assert ratio >= 0.95
 
 
 @pytest.mark.slow
 def test_training_is_far_faster_than_the_reference_loop(data):
-    mine, theirs, ratio = paired(ours(data), reference_loop(data), 6, 1.8)
-    report("steps of `train`, bf16", rate(mine), f"float32 DataLoader loop: {rate(theirs)}", f"{ratio:.2f}", "≥ 1.8")
-    assert ratio >= 1.8
+    """By bf16 above all; where `train` is float32 too, it should still win."""
+    bound = 1.8 if BF16 else 1.0
+    mine, theirs, ratio = paired(ours(data), reference_loop(data), 6, bound)
+    report(f"steps of `train`, {PRECISION}", rate(mine), f"float32 DataLoader loop: {rate(theirs)}", f"{ratio:.2f}", f"≥ {bound}")
+    assert ratio >= bound
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
-def test_compiling_does_not_slow_training(data):
+def test_compiling_does_not_slow_training_in_bf16(data):
+    """In float32 on a processor without bf16 it does, so that there it is only reported."""
+    bound = 0.95 if BF16 else 0
     compiled = ours(data, compile=True)
     first = seconds(compiled)
-    fused, plain, ratio = paired(compiled, ours(data), 8, 0.95)
-    report("steps of `train`, `compile: true`", rate(fused), f"without: {rate(plain)}", f"{ratio:.2f}", f"≥ 0.95, after {first:.0f} s")
-    assert ratio >= 0.95
+    fused, plain, ratio = paired(compiled, ours(data), 8, bound)
+    what, shown = f"steps of `train`, `compile: true`, {PRECISION}", f"≥ {bound}, after {first:.0f} s"
+    report(what, rate(fused), f"without: {rate(plain)}", f"{ratio:.2f}", shown)
+    assert ratio >= bound

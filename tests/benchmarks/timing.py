@@ -4,6 +4,7 @@ import os
 import time
 
 import numpy as np
+import pytest
 import torch
 
 from pipeline import augment, inference, params, recipe, stage_one
@@ -12,6 +13,9 @@ from pipeline.objective import Objective
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
+BF16 = inference.bf16_pays(32, CPU)  # whether `precision: auto` is bf16 on this processor
+PRECISION = "bf16" if BF16 else "float32"
+needs_bf16 = pytest.mark.skipif(not BF16, reason="this processor has no products in bf16")
 ROWS = []
 
 
@@ -25,9 +29,8 @@ def chosen(**changes):
 def parts(data, method):
     """Objective and feed of a training, as `stage_one.fit` builds them."""
     network = stage_one.new_network(method, data, 0)
-    bf16 = method.train.precision == "bf16" or (method.train.precision == "auto" and inference.bf16_pays(32, CPU))
     objective = Objective(
-        network, data.class_counts, method.loss, method.mixing, method.reweighting, bf16=bf16, compiled=method.train.compile
+        network, data.class_counts, method.loss, method.mixing, method.reweighting, bf16=BF16, compiled=method.train.compile
     )
     return objective, Feed(data, getattr(augment, method.train.augment), CPU)
 

@@ -24,7 +24,7 @@ SAID = {"all": "over all classes", "few": "over few-shot classes"}
 
 
 def every_table() -> str:
-    """All tables as Markdown.
+    """All tables as Markdown, the long ones folded.
 
     Raises
     ------
@@ -35,8 +35,10 @@ def every_table() -> str:
     if not every:
         raise InputError(f"{ledger.FILE}: no rows; `python -m pipeline.reproduce run CELL` makes some")
     rows = [row for row in every if row["head"] in of_every_cell(known)]
-    made = [beside(rows), best(rows), *(matrix(rows, figure) for figure in SAID), over_images(rows), variants(every)]
-    return "\n\n".join(tables.markdown(table) for table in made if table.rows)
+    shown = [beside(rows), best(rows), over_images(rows)]
+    folded = [*(matrix(rows, figure) for figure in SAID), variants(every)]  # long: to look things up
+    made = [*((table, tables.markdown) for table in shown), *((table, tables.folded) for table in folded)]
+    return "\n\n".join(render(table) for table, render in made if table.rows)
 
 
 def of_every_cell(known: Cells) -> set[str]:
@@ -220,7 +222,7 @@ def runs(rows: Rows) -> Iterator[Run]:
 
 
 def variants(rows: Rows) -> Table:
-    """Variants of a head beside that head: what a paper leaves open, one choice at a time."""
+    """Variants of a head beside that head: what a paper leaves open."""
     known, lines = cells.read(), []
     for cell, varied in known.variants.items():
         for head, changes in varied.items():

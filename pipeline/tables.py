@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import re
 from collections.abc import Iterable, Sequence
@@ -94,6 +95,12 @@ def markdown(table: Table) -> str:
     return "\n\n".join(
         filter(None, [escaped(table.title.replace("MARK", "bold")), "\n".join(lines), "  \n".join(map(escaped, table.notes))])
     )
+
+
+def folded(table: Table) -> str:
+    """The same behind its title, to be opened by a click."""
+    title = table.title.replace("MARK", "bold")
+    return f"<details><summary>{html.escape(title)}</summary>\n\n{markdown(table._replace(title=''))}\n\n</details>"
 
 
 def escaped(text: str) -> str:

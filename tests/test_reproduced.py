@@ -41,7 +41,8 @@ def test_ours_stands_beside_the_paper(project, capsys):  # noqa: F811
     assert erm[6] == "– / – / 22.0"
     best = [row for row in lines(printed, cell) if row[1] == spread]
     assert best == [[cell, spread, "**75.50**"]]
-    assert [cell, "**22.00 ± 2.00**", "20.00"] in lines(printed, cell)
+    folded = printed.partition("<details><summary>Every head, over few-shot classes")[2].partition("</details>")[0]
+    assert lines(folded, cell) == [[cell, "**22.00 ± 2.00**", "20.00"]]
     page = reproduce.Path("page.md")
     page.write_text(f"before\n{reproduce.MARKERS[0]}old\n{reproduce.MARKERS[1]}after\n")
     for _ in range(2):
@@ -116,11 +117,12 @@ def test_what_a_row_lacks_is_a_dash(project, capsys):  # noqa: F811
     write_rows(*({"cell": cell, "seed": 0, "head": head, "all": value, "val": 70} for head, value in (("crt", 70), ("crt_images", 71))))
     project("table")
     printed = capsys.readouterr().out
-    assert lines(printed, cell)[-2:] == [
+    for row in (
         [cell, "crt", "cached", "1", "70.00", "–", "–", "–", "–"],
         [cell, "crt", "over images", "1", "71.00", "–", "–", "–", "–"],
-    ]
-    assert [cell, "–", "–"] in lines(printed, cell)
+        [cell, "–", "–"],
+    ):
+        assert row in lines(printed, cell)
 
 
 def test_a_head_that_cells_yaml_has_no_more_is_left_out(project, capsys):  # noqa: F811

@@ -36,9 +36,9 @@ def every_table() -> str:
         raise InputError(f"{ledger.FILE}: no rows; `python -m pipeline.reproduce run CELL` makes some")
     rows = [row for row in every if row["head"] in of_every_cell(known)]
     shown = [beside(rows), best(rows), over_images(rows)]
-    folded = [*(matrix(rows, figure) for figure in SAID), variants(every)]  # long: to look things up
-    made = [*((table, tables.markdown) for table in shown), *((table, tables.folded) for table in folded)]
-    return "\n\n".join(render(table) for table, render in made if table.rows)
+    long = [*(matrix(rows, figure) for figure in SAID), variants(every)]
+    texts = [tables.markdown(table) for table in shown if table.rows] + [tables.folded(table) for table in long if table.rows]
+    return "\n\n".join(texts)
 
 
 def of_every_cell(known: Cells) -> set[str]:

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 FILES = sorted((ROOT / stored.FOLDER).rglob("*.safetensors"))
 EVERY = bool(os.environ.get("TAILCACHE_EVERY_BACKBONE"))  # a pass takes 15 s or more, so else those of seed 0 stand for the others
-PASSED = [file for file in FILES if EVERY or file.stem == "seed-0"]
+JUDGED = [file for file in FILES if EVERY or file.stem == "seed-0"]
 
 
 def name_of(file):
@@ -47,7 +47,7 @@ def data_set(name):
 
 @pytest.mark.slow
 @pytest.mark.skipif("TAILCACHE_CIFAR" not in os.environ, reason="needs the real CIFAR: set TAILCACHE_CIFAR")
-@pytest.mark.parametrize("found", PASSED, indirect=True, ids=name_of)
+@pytest.mark.parametrize("found", JUDGED, indirect=True, ids=name_of)
 def test_it_is_as_good_as_its_row_says(found):
     """By torch's own loop over the test images, in float32."""
     import torch

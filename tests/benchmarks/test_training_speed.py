@@ -2,7 +2,7 @@
 no augmentation, 32-pixel images.
 
 Steps are `stage_one.run_epoch`: gathering, normalising, forward, backward, optimiser, the check of every loss. Epochs are `stage_one.fit`,
-which watches 2,000 training images and writes a checkpoint after each.
+which watches training images and writes a checkpoint after each.
 """
 
 import dataclasses
@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from pipeline import images, stage_one
 from pipeline.checkpoint import Checkpoint, identity
-from pipeline.images import Images
 from pipeline.optimiser import SGD
 from tests.benchmarks.timing import BF16, PRECISION, chosen, paired, parts, report, seconds
 
@@ -79,7 +78,8 @@ def test_whole_epochs_run_near_the_rate_of_the_bare_step(data, workspace):
     images.FILE.write_bytes(b"stands for the images")
     method = chosen(epochs=5, warmup_epochs=1, watch={"images": 400, "every": 5, "after": 2})
     labels = data.train.labels[::5]
-    data = dataclasses.replace(data, train=Images(data.train.images[::5], labels), class_counts=np.bincount(labels, minlength=data.classes))
+    counts = np.bincount(labels, minlength=data.classes)
+    data = dataclasses.replace(data, train=images.Images(data.train.images[::5], labels), class_counts=counts)
     steps, repeats = bare(data, fused=True), len(labels) // (STEPS * BATCH)
     steps()
     for _ in range(3):
@@ -168,6 +168,6 @@ def test_compiling_does_not_slow_training_in_bf16(data):
     compiled = ours(data, compile=True)
     first = seconds(compiled)
     fused, plain, ratio = paired(compiled, ours(data), 8, bound)
-    what, shown = f"steps of `train`, `compile: true`, {PRECISION}", f"≥ {bound}, after {first:.0f} s"
+    what, shown = f"steps of `train`, `compile: true`, {PRECISION}", f"{f'≥ {bound}' if BF16 else '–'}, after {first:.0f} s"
     report(what, rate(fused), f"without: {rate(plain)}", f"{ratio:.2f}", shown)
     assert ratio >= bound

@@ -20,9 +20,9 @@ ROWS = []
 
 
 def chosen(**changes):
-    """The recipe of params.yaml with ResNet-32 at batch 128, as in the papers."""
+    """The recipe of params.yaml with ResNet-32 at batch 128, as in the papers; its precision is that of `BF16`."""
     tree = params.read(ROOT / "params.yaml")
-    tree["train"] |= {"backbone": {"family": "cifar_resnet", "depth": 32}, "batch": 128, "augment": "none", **changes}
+    tree["train"] |= {"backbone": {"family": "cifar_resnet", "depth": 32}, "batch": 128, "augment": "none", "precision": "auto", **changes}
     return recipe.read(tree)
 
 

@@ -43,12 +43,19 @@ def takes_no_arguments(about: str | None) -> None:
 
 @contextmanager
 def interruptible(line: str) -> Iterator[None]:
-    """Where the user presses Ctrl-C, end with this line, which says how to go on, and status 130; also a decorator of a stage's `main`."""
+    """Where the user presses Ctrl-C, end with this line, which says how to go on, and status 130; also a decorator of a stage's `main`.
+
+    Where whoever reads what is printed has read enough, as `| head` has, end in silence with status 1.
+    """
     try:
         yield
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print(f"\n{line}", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush would complain
+        raise SystemExit(1) from None
 
 
 @contextmanager

@@ -1,23 +1,16 @@
-"""What was reproduced (data/reproduction/runs.csv), as tables: ours beside the papers, every head of every cell, and what cached features
-replace.
+"""What was reproduced (data/reproduction/runs.csv), as tables: the best beside the best published, every head of every cell, what cached
+features replace, and, by pipeline/beside.py, each number beside the papers'.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
-
 import numpy as np
 
-from pipeline import cells, ledger, params, published, tables
+from pipeline import beside, cells, ledger, params, published, tables
 from pipeline.cells import Cells
 from pipeline.files import InputError
 from pipeline.ledger import FIGURES, IMAGES, Rows
 from pipeline.published import Number
-from pipeline.rows import Row, group
-from pipeline.runs import Run
-from pipeline.settings import results
 from pipeline.tables import Cell, Table
 
 SAID = {"all": "over all classes", "few": "over few-shot classes"}
@@ -35,8 +28,8 @@ def every_table() -> str:
     if not every:
         raise InputError(f"{ledger.FILE}: no rows; `python -m pipeline.reproduce run CELL` makes some")
     rows = [row for row in every if row["head"] in of_every_cell(known)]
-    shown = [beside(rows), best(rows), over_images(rows)]
-    long = [*(matrix(rows, figure) for figure in SAID), variants(every)]
+    shown = [beside.in_short(rows), best(rows), over_images(rows)]
+    long = [beside.at_length(rows), *(matrix(rows, figure) for figure in SAID), variants(every)]
     texts = [tables.markdown(table) for table in shown if table.rows] + [tables.folded(table) for table in long if table.rows]
     return "\n\n".join(texts)
 
@@ -44,66 +37,6 @@ def every_table() -> str:
 def of_every_cell(known: Cells) -> set[str]:
     """The heads and ensembles that cells have in common: without variants, and without what cells.yaml has no more."""
     return {*known.heads, *(params.find(known.common, "evaluate.ensembles") or {}), *ledger.ON_DEMAND}
-
-
-class Entry(NamedTuple):
-    """What a paper prints of one classifier: numbers by split, from one table or from several that agree on `all`."""
-
-    paper: str
-    method: str
-    where: list[str]
-    numbers: dict[str, Number]
-
-
-def beside(rows: Rows) -> Table:
-    """Each head of each cell that has counterparts in the papers, with the same augmentation as far as is known."""
-    numbers, lines = sorted(published.read(), key=published.order), []
-    for row in by_setting(rows):
-        cell = next(iter(row.results.values())).run.name
-        ours = {split: row.values(split) for split in FIGURES}
-        for entry in entries(row, numbers):
-            theirs = {split: float(number.row["value"]) for split, number in entry.numbers.items()}
-            remarks = [each for number in entry.numbers.values() for each in [*published.flags(row, number), number.row["note"]]]
-            where = f"table{'s' * (len(entry.where) > 1)} {' and '.join(entry.where)}"
-            texts = [cell, row.head, tables.mean_std(ours["all"]), str(len(ours["all"])), entry.numbers["all"].row["value"]]
-            groups = {} if row.head == published.FULL else {split: mean(values) for split, values in ours.items()}
-            texts += [tables.signed(ours["all"].mean() - theirs["all"]), by_group(groups)]
-            texts += [by_group(theirs), f"{entry.method}: {entry.paper}, {where}", "; ".join(filter(None, dict.fromkeys(remarks)))]
-            lines.append([Cell(text) for text in texts])
-    columns = ["cell", "head", "ours", "n", "paper", "difference", "ours by group", "paper by group", "the paper's row", "remarks"]
-    title = "Ours beside the papers: test accuracy over all classes and over many / medium / few, in percent; mean ± std of n seeds"
-    return Table(title, columns, [False, False, True, True, True, True, False, False, False, False], lines, [])
-
-
-def entries(row: Row, numbers: list[Number]) -> list[Entry]:
-    """What the papers print of this head on this stage one, under the same augmentation."""
-    found: dict[tuple[str, str, str], dict[str, Number]] = {}
-    for number in numbers:
-        if matches(row, number):
-            found.setdefault((number.row["paper"], number.row["method"], number.row["table"]), {})[number.row["split"]] = number
-    merged: dict[tuple[str, str], Entry] = {}
-    for (paper, method, where), splits in found.items():
-        entry = merged.setdefault((paper, splits["all"].row["value"]), Entry(published.PAPERS[paper], method, [], {}))
-        entry.where.append(where)
-        entry.numbers.update({**splits, **entry.numbers})
-    return list(merged.values())
-
-
-def matches(row: Row, number: Number) -> bool:
-    """Whether a published number is the counterpart of ours, under the same augmentation."""
-    augmentation = {**number.inferred, **number.protocol}.get("train.augment")
-    return published.counterpart(row, number) and augmentation == row.parameters["train.augment"]
-
-
-def by_group(values: dict[str, float | None]) -> str:
-    """`66.6 / 51.4 / 25.5` for many, medium and few; a dash for what there is not."""
-    shown = [values.get(split) for split in FIGURES[1:]]
-    return " / ".join("–" if value is None else f"{value:.1f}" for value in shown) if shown != [None] * 3 else "–"
-
-
-def mean(values: np.ndarray) -> float | None:
-    """Mean of values (n,), None without any."""
-    return float(values.mean()) if len(values) else None
 
 
 def matrix(rows: Rows, figure: str) -> Table:
@@ -184,7 +117,7 @@ def over_images(rows: Rows) -> Table:
                 same = [row for row in of(rows, cell, head) if row["seed"] in seeds]
                 if same:
                     accuracies = [tables.mean_std(figures(same, split)) for split in FIGURES]
-                    spent = mean(figures(same, "seconds"))
+                    spent = tables.mean(figures(same, "seconds"))
                     seconds = "–" if spent is None else f"{spent:,.1f}"
                     lines.append([Cell(text) for text in (cell, kind, how, str(len(same)), *accuracies, seconds)])
     columns = ["cell", "head", "features", "n", *FIGURES, "seconds to fit"]
@@ -199,26 +132,6 @@ def of(rows: Rows, cell: str, head: str) -> Rows:
 
 def cells_of(rows: Rows) -> list[str]:
     return list(dict.fromkeys(row["cell"] for row in rows))
-
-
-def by_setting(rows: Rows) -> list[Row]:
-    """The rows of single networks grouped over seeds, each with the parameters of its cell."""
-    rows = [row for row in rows if len(cells.networks(row["cell"])) == 1]
-    return group([result for run in runs(rows) for result in results(run)])
-
-
-def runs(rows: Rows) -> Iterator[Run]:
-    """One run for each cell and seed, named after the cell."""
-    known = cells.read()
-    more = {name: known.heads.get(kind, {"kind": kind}) for name, kind in IMAGES.items()}
-    more |= {name: {**head, "kind": published.FULL} for name, head in known.full["heads"].items()}
-    found: dict[tuple[str, str], dict[str, dict[str, float | None]]] = {}
-    for row in rows:
-        own = {split: float(row[split]) if row[split] else None for split in FIGURES}
-        found.setdefault((row["cell"], row["seed"]), {})[row["head"]] = own
-    for (cell, seed), heads in found.items():
-        tree = cells.compose(cell, int(seed), "", known)
-        yield Run(cell, None, {**tree, "heads": {**tree["heads"], **more}}, heads, {}, Path())
 
 
 def variants(rows: Rows) -> Table:

@@ -65,11 +65,16 @@ def signed(value: float) -> str:
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
-def mean_std(values: np.ndarray) -> str:
+def mean(values: np.ndarray) -> float | None:
+    """Mean of values (n,), None without any."""
+    return float(values.mean()) if len(values) else None
+
+
+def mean_std(values: np.ndarray, digits: int = 2) -> str:
     """`93.40 ± 0.20` of several values, `93.40` of one, a dash of none."""
     if len(values) > 1:
-        return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
-    return f"{values[0]:.2f}" if len(values) else "–"
+        return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+    return f"{values[0]:.{digits}f}" if len(values) else "–"
 
 
 def terminal(table: Table) -> str:

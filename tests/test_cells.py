@@ -5,7 +5,7 @@ import itertools
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import cells, check, published, reproduced
+from pipeline import beside, cells, check, published
 from pipeline.files import InputError
 from tests.conftest import ROOT
 
@@ -42,7 +42,7 @@ def test_cells_find_the_published_number(monkeypatch, cell, head, split, value):
     monkeypatch.chdir(ROOT)
     (row,) = [
         row
-        for row in reproduced.by_setting([{"cell": cell, "seed": "0", "head": head, "many": "", "medium": "", "few": "50", "all": "50"}])
+        for row in beside.by_setting([{"cell": cell, "seed": "0", "head": head, "many": "", "medium": "", "few": "50", "all": "50"}])
         if row.head == head
     ]
     found = [number.row for number in published.read(ROOT / published.FILE) if published.counterpart(row, number)]
@@ -59,8 +59,8 @@ def test_every_published_cell_on_cifar_is_a_command(monkeypatch):
     data = {f"{names[each.row['data'], each.row['imbalance']]}-{each.row['ratio']}" for each in numbers}
     heads, nothing = [*KNOWN.heads, *KNOWN.full["heads"]], dict.fromkeys(("all", "many", "medium", "few"), "")
     cell = ("/".join(parts) for parts in itertools.product(data, ("plain", "autoaugment"), KNOWN.methods))
-    rows = reproduced.by_setting([{"cell": each, "seed": "0", "head": head, **nothing} for each, head in itertools.product(cell, heads)])
-    missing = [each.row["method"] for each in numbers if not any(reproduced.matches(row, each) for row in rows)]
+    rows = beside.by_setting([{"cell": each, "seed": "0", "head": head, **nothing} for each, head in itertools.product(cell, heads)])
+    missing = [each.row["method"] for each in numbers if not any(beside.matches(row, each) for row in rows)]
     assert len(numbers) > 190 and missing == ["GraLoss concave"]
 
 

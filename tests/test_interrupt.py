@@ -1,6 +1,8 @@
-"""Ctrl-C in any stage: one line on how to go on, status 130, and what was there stays."""
+"""Ctrl-C in any stage: one line on how to go on, status 130, and what was there stays; and a reader that has read enough."""
 
 import importlib
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,3 +36,12 @@ def test_ctrl_c_is_a_line_and_no_traceback(workspace, monkeypatch, capsys, name)
 def test_every_stage_is_listed():
     declared = params.read(ROOT / "dvc.yaml")["stages"]
     assert sorted(declared) == sorted([*STAGES, "head"])
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| head` does after some lines
+    command = [sys.executable, "-m", "pipeline.reproduce", "table"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")

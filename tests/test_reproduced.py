@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from pipeline import cells, ledger, params, reproduce, reproduced
+from pipeline import beside, cells, ledger, params, reproduce, reproduced
 from pipeline.files import InputError
 from tests.conftest import ROOT
 from tests.test_cifar import small  # noqa: F401
@@ -57,10 +57,25 @@ def test_only_numbers_of_the_same_augmentation_stand_beside_ours(monkeypatch):
     monkeypatch.chdir(ROOT)
     row = {"seed": "0", "head": "joint", "all": "45", "many": "70", "medium": "45", "few": "15", "seconds": ""}
     for recipe, wanted in (("plain", {"40.1", "39.8"}), ("autoaugment", {"46.6", "45.3"})):
-        table = reproduced.beside([{**row, "cell": f"cifar100-lt-100/{recipe}/ce"}])
+        table = beside.at_length([{**row, "cell": f"cifar100-lt-100/{recipe}/ce"}])
         assert {line[4].text for line in table.rows} == wanted
     glag = next(line for line in table.rows if line[4].text == "46.6")
     assert [cell.text for cell in glag[6:9]] == ["70.0 / 45.0 / 15.0", "75.2 / 46.0 / 13.9", "Cross-Entropy: GLAG, table 1"]
+
+
+def test_in_short_a_cell_is_a_row(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    made = [("joint", "0", 44), ("joint", "1", 45), ("crt", "0", 48.69), ("lws", "0", 48.9), ("tau_val", "0", 47), ("crt_images", "0", 9)]
+    nothing = {"cell": "cifar100-lt-100/autoaugment/ce", "many": "", "medium": "", "few": "", "seconds": ""}
+    table = beside.in_short([{**nothing, "head": head, "seed": seed, "all": str(value)} for head, seed, value in made])
+    assert table.columns == ["cell", "n", "joint", "crt", "lws"]  # no paper has τ-norm on it, and heads over images have their own table
+    ((cell, n, *heads),) = table.rows
+    assert (cell.text, n.text) == ("cifar100-lt-100/autoaugment/ce", "1 to 2")
+    assert [tuple(head) for head in heads] == [
+        ("44.5 ± 0.7 (46.6, 45.3)", False),  # near to the second
+        ("48.7 (50.2)", True),  # 1.51 points
+        ("48.9 (50.4)", False),  # 1.5
+    ]
 
 
 def test_the_readme_has_the_tables_of_the_committed_runs(monkeypatch):
@@ -72,7 +87,7 @@ def test_the_readme_has_the_tables_of_the_committed_runs(monkeypatch):
 def test_graloss_of_one_form_is_not_set_beside_others(monkeypatch):
     monkeypatch.chdir(ROOT)
     row = {"cell": "cifar100-lt-100/autoaugment/graloss", "seed": "0", "head": "full", "all": "56", "many": "56", "medium": "", "few": ""}
-    (line,) = reproduced.beside([row]).rows
+    (line,) = beside.at_length([row]).rows
     assert line[4].text == "57.69"  # convex, c = 2
 
 

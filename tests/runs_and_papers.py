@@ -1,0 +1,83 @@
+"""Figures of runs.csv and published.csv (percent), and what README compares of them."""
+
+import csv
+
+import numpy as np
+
+from tests.conftest import ROOT
+
+RUNS, PUBLISHED = (list(csv.DictReader((ROOT / f"data/reproduction/{name}.csv").open(encoding="utf-8"))) for name in ("runs", "published"))
+CE, GRALOSS, ADJUST, MFW = (f"autoaugment/{method}" for method in ("ce", "graloss", "logit_adjust", "mfw"))
+LONG_CE, LONG_GRALOSS = "balanced_softmax/ce", "balanced_softmax/graloss"
+NAMES = {CE: "CE", GRALOSS: "GraLoss", ADJUST: "LogitLoss", LONG_CE: "CE", LONG_GRALOSS: "GraLoss"}  # in GLAG's table 6
+TITLES = {"crt": "cRT", "lws": "LWS"}
+RETRAINED = ("crt", "lws", "crt_views", "lws_views")
+
+
+def each(cell, head="joint", column="all", ratio=100):
+    """A figure of every seed (percent, or seconds), in their order."""
+    rows = [row for row in RUNS if (row["cell"], row["head"]) == (f"cifar100-lt-{ratio}/{cell}", head)]
+    assert rows, (cell, head)
+    return np.array([float(row[column]) for row in sorted(rows, key=lambda row: int(row["seed"]))])
+
+
+def ours(*which, ratio=100):
+    return each(*which, ratio=ratio).mean()
+
+
+def heads(cell):
+    """All heads of a cell but those of few seeds and variants."""
+    found = {row["head"] for row in RUNS if row["cell"] == f"cifar100-lt-100/{cell}"}
+    return [head for head in found if "-" not in head and not head.endswith("_images")]
+
+
+def beyond(cell, *names, column="all", than="joint"):
+    """By how much heads beat another one on the same networks."""
+    return [ours(cell, name, column) - ours(cell, than, column) for name in names]
+
+
+def paper(method, table, split="all", head=None, ratio=100, name="glag"):
+    """A published accuracy (percent)."""
+    wanted = {"paper": name, "table": str(table), "method": method, "split": split, "data": "cifar100", "imbalance": "exponential"}
+    wanted |= {"ratio": str(ratio)} | ({"head": head} if head else {})
+    (value,) = {row["value"] for row in PUBLISHED if wanted.items() <= row.items()}
+    return float(value)
+
+
+def below(cell, kind, ratio=100):
+    """How far a head with views ends below GLAG's table 6 (AFG: 7, and 2 at other ratios)."""
+    if kind == "afg":
+        name = {CE: "CE, AD, KD", GRALOSS: "GraLoss, AD, KD", ADJUST: "Logitloss, AD, KD"}[cell]
+        theirs = paper(name, 7) if ratio == 100 else paper("GLAG", 2, ratio=ratio)
+    else:
+        theirs = paper(f"{TITLES[kind]}, {NAMES[cell]}", 6, ratio=ratio)
+    return theirs - ours(cell, f"{kind}_views", ratio=ratio)
+
+
+def best_of(epochs):
+    """The best published accuracy of one network trained for so many epochs."""
+    mine = [
+        row for row in PUBLISHED if (row["data"], row["imbalance"], row["ratio"], row["split"]) == ("cifar100", "exponential", "100", "all")
+    ]
+    lasted = [row for row in mine if f"train.epochs={epochs};" in f"{row['protocol']};{row['inferred']};" and row["head"] != "full"]
+    return max(float(row["value"]) for row in lasted)
+
+
+def views_add(*cells, ratio=100):
+    return max(ours(cell, f"{kind}_views", ratio=ratio) - ours(cell, kind, ratio=ratio) for cell in cells for kind in ("crt", "lws", "afg"))
+
+
+def over_images(*columns):
+    """By how many points heads with views differ, over these columns, from the same over images on the same networks, at most."""
+    pairs = [(cell, kind, column) for cell in (CE, GRALOSS) for kind in ("crt", "lws") for column in columns]
+    return max(abs(each(cell, f"{kind}_views", column)[0] - each(cell, f"{kind}_images", column)[0]) for cell, kind, column in pairs)
+
+
+def ends(values):
+    return min(values), max(values)
+
+
+def changes(cell, head):
+    """Accuracies of what changes one number of a head."""
+    names = {row["head"] for row in RUNS if row["cell"] == f"cifar100-lt-100/{cell}" and row["head"].startswith(f"{head}-")}
+    return {name.partition("-")[2]: ours(cell, name) for name in names}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import params
-from pipeline.files import InputError, in_a_line, pack_metadata, read_tensors, replacing
+from pipeline.files import InputError, in_a_line, pack_metadata, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from pipeline.network import Network
@@ -29,8 +29,6 @@ def build(family: str, options: dict[str, Any], channels: int, classes: int, cos
 
 def save(network: Network, family: str, options: dict[str, Any], channels: int, path: Path = FILE) -> None:
     """Write the network whole."""
-    from safetensors.torch import save_file
-
     about = {
         "schema": SCHEMA,
         "family": family,
@@ -39,12 +37,8 @@ def save(network: Network, family: str, options: dict[str, Any], channels: int, 
         "classes": network.classifier.out_features,
         "cosine_scale": network.cosine_scale,
     }
-    with replacing(path) as temporary:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in network.state_dict().items()},
-            temporary,
-            pack_metadata(about),
-        )
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    write_tensors(path, "torch", tensors, pack_metadata(about))
 
 
 def load(channels: int, classes: int, path: Path = FILE) -> Network:
@@ -56,14 +50,14 @@ def load(channels: int, classes: int, path: Path = FILE) -> Network:
         If the file is missing, damaged, of another schema, made for other images, or its weights do not fit its architecture.
     """
     about, weights = read_tensors(path, "torch", SCHEMA, "backbone", "run `dvc repro train`", "run `dvc repro --force train`")
-    if (about["channels"], about["classes"]) != (channels, classes):
-        raise InputError(
-            f"{path}: made for {about['channels']} channels and {about['classes']} classes, the images have {channels} and {classes}; "
-            "run `dvc repro train`"
-        )
-    network = build(about["family"], about["options"], channels, classes, about["cosine_scale"])
     try:
+        if (about["channels"], about["classes"]) != (channels, classes):
+            raise InputError(
+                f"{path}: made for {about['channels']} channels and {about['classes']} classes, the images have {channels} and {classes}; "
+                "run `dvc repro train`"
+            )
+        network = build(about["family"], about["options"], channels, classes, about["cosine_scale"])
         network.load_state_dict(weights)
-    except RuntimeError as error:
+    except (KeyError, RuntimeError) as error:
         raise InputError(f"{path}: does not fit its architecture: {in_a_line(error)}") from None
     return network

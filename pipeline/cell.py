@@ -109,15 +109,27 @@ class Place(NamedTuple):
         InputError
             If the backbone there was trained with other parameters.
         """
-        file = self.path / params.FILE
-        if file.exists():
-            old = params.read(file)
-            if of_training(old) != of_training(tree):
-                raise InputError(f"{file}: of an earlier cells.yaml; remove {self.path} to train it anew")
+        if old := self.former(tree):
             self.drop(*outdated(old, tree))
         text = StringIO()
         YAML().dump(tree, text)
-        write_text(file, text.getvalue(), beside=True)
+        write_text(self.path / params.FILE, text.getvalue(), beside=True)
+
+    def former(self, tree: Tree) -> Tree | None:
+        """The parameters that the folder has; None where it is new.
+
+        Raises
+        ------
+        InputError
+            If its backbone was trained with others than these.
+        """
+        file = self.path / params.FILE
+        if not file.exists():
+            return None
+        old = params.read(file)
+        if of_training(old) != of_training(tree):
+            raise InputError(f"{file}: of an earlier cells.yaml; remove {self.path} to train it anew")
+        return old
 
     def call(self, stage: str, *arguments: str) -> None:
         """Run a stage with the code of this clone; what was made of its former result goes first."""

@@ -71,19 +71,27 @@ def compose(cell: str, seed: int, root: str, cells: Cells) -> Tree:
     InputError
         If the cell's name has other parts than DATA-RATIO/RECIPE/METHOD (the line lists what there is), or a parameter is refused.
     """
+    merged = copy.deepcopy(cells.common)
+    names, ratio = parts(cell, cells)
+    for section, name in names.items():
+        merge(merged, getattr(cells, section)[name])
+    merge(merged, {"data": {"root": root, "ratio": ratio}})
+    merge(merged, {"seed": {"subset": 0, "train": seed, "heads": seed}, "features": "data/features.h5", "heads": cells.heads_of(cell)})
+    return checked(merged, cell)
+
+
+def parts(cell: str, cells: Cells) -> tuple[dict[str, str], float]:
+    """A cell's name in each section, and its ratio; raises as `compose` does."""
     where, _, rest = cell.partition("/")
     recipe, _, method = rest.partition("/")
     data, _, ratio = where.rpartition("-")
-    merged = copy.deepcopy(cells.common)
-    for section, name in {"data": data, "recipes": recipe, "methods": method}.items():
+    names = {"data": data, "recipes": recipe, "methods": method}
+    for section, name in names.items():
         known = getattr(cells, section)
         if name not in known:
             what = f"{section}: no {name or 'name'!r} for {cell!r}, which should be DATA-RATIO/RECIPE/METHOD"
             raise InputError(f"{FILE}: {what}; known: {', '.join(known)}")
-        merge(merged, known[name])
-    merge(merged, {"data": {"root": root, "ratio": number(ratio, cell)}})
-    merge(merged, {"seed": {"subset": 0, "train": seed, "heads": seed}, "features": "data/features.h5", "heads": cells.heads_of(cell)})
-    return checked(merged, cell)
+    return names, number(ratio, cell)
 
 
 def full(tree: Tree, cell: str, cells: Cells) -> Tree:
@@ -128,14 +136,17 @@ def read() -> Cells:
     Raises
     ------
     InputError
-        If it is missing, or a section is missing or is no mapping of names.
+        If it is missing, a section is missing or is no mapping of names, or `variants` names a cell or head that there is not.
     """
     try:
         found = Cells.model_validate(params.read(FILE))
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if not isinstance(found.full.get("heads"), dict):
+        raise InputError(f"{FILE}: full.heads: expected a mapping of names")
     for cell, varied in found.variants.items():
+        parts(cell, found)
         for head in set(varied) - set(found.heads):
             raise InputError(f"{FILE}: variants.{cell}.{head}: no head of that name in the section heads")
     return found

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from pipeline.files import InputError, in_a_line, replacing
+from pipeline.files import InputError, in_a_line, write_tensors
 from pipeline.inference import bf16_pays
 
 if TYPE_CHECKING:
@@ -53,8 +52,7 @@ class Checkpoint:
         """Put this state in the place of the last one."""
         about = {"schema": SCHEMA, "identity": self.identity, "machines": self.machines, "epochs": state.epochs, "record": state.record}
         text = json.dumps(about)  # not sorted: the keys of the tables' rows are their columns, in this order
-        with replacing(self.path) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, temporary, {"tailcache": text})
+        write_tensors(self.path, "torch", {name: tensor.contiguous() for name, tensor in state.tensors.items()}, {"tailcache": text})
 
     def load(self) -> State | None:
         """The last state, None where there is none that can be used.

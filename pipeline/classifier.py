@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from safetensors.numpy import save_file
 
-from pipeline.files import pack_metadata, read_tensors, replacing
+from pipeline.files import InputError, pack_metadata, read_tensors, write_tensors
 
 SCHEMA = "tailcache-classifier-2"
 Tap = Literal["features", "pre_relu"]  # the data sets of features.h5 that a classifier can be made for
@@ -140,8 +139,7 @@ class Classifier:
             "tap": self.tap,
             "record": self.record,
         }
-        with replacing(path) as temporary:
-            save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, temporary, pack_metadata(about))
+        write_tensors(path, "numpy", {name: np.ascontiguousarray(array) for name, array in tensors.items()}, pack_metadata(about))
 
     @classmethod
     def load(cls, path: Path) -> Classifier:
@@ -155,15 +153,18 @@ class Classifier:
         missing = "run `dvc repro`, or `dvc pull` first where the results are shared"
         about, tensors = read_tensors(path, "numpy", SCHEMA, "classifier", missing, "run `dvc repro`")
         depth = sum(name.endswith(".weight") for name in tensors)
-        return cls(
-            layers=tuple((tensors[f"layer{i}.weight"], tensors[f"layer{i}.bias"]) for i in range(depth)),
-            means=tensors.get("means"),
-            distance=about["distance"],
-            transform=Transform(tensors.get("centre"), about["power"], about["l2"]),
-            absent=tensors.get("absent"),
-            tap=about["tap"],
-            record=about["record"],
-        )
+        try:
+            return cls(
+                layers=tuple((tensors[f"layer{i}.weight"], tensors[f"layer{i}.bias"]) for i in range(depth)),
+                means=tensors.get("means"),
+                distance=about["distance"],
+                transform=Transform(tensors.get("centre"), about["power"], about["l2"]),
+                absent=tensors.get("absent"),
+                tap=about["tap"],
+                record=about["record"],
+            )
+        except KeyError as error:
+            raise InputError(f"{path}: not a complete classifier (it has no {error}); run `dvc repro`") from None
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

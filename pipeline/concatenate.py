@@ -21,7 +21,7 @@ import numpy as np
 from pipeline import features
 from pipeline.classifier import Classifier
 from pipeline.features import Features
-from pipeline.files import InputError, interruptible, replacing
+from pipeline.files import InputError, attributes_of, interruptible, replacing
 from pipeline.import_features import FOLDER, add_classifier, check_name, place
 
 SPLITS = ("train", "val", "test")
@@ -58,7 +58,7 @@ def write(target: Path, files: Sequence[Path]) -> str:
         If a file cannot be read, or is of other images than the first.
     """
     with replacing(target) as temporary:
-        with h5py.File(temporary, "w") as file:
+        with h5py.File(temporary, "w", **attributes_of(features.number_of_classes(files[0]))) as file:
             counts = {}
             for name in SPLITS:
                 sources = []  # so that those of the last split are free before others are read
@@ -104,7 +104,9 @@ def add_split(file: h5py.File, name: str, sources: list[Features]) -> None:
 
 
 def beside(file: h5py.File, name: str, arrays: list[np.ndarray]) -> None:
-    """Write arrays (…, n, d) one behind the other along their last axis, in the wider of their types."""
+    """Write arrays (…, n, d) one behind the other along their last axis, in the wider of their types: features, which are read as float32,
+    in that, views and pre_relu in float16 where all files have them so.
+    """
     ends = np.cumsum([array.shape[-1] for array in arrays])
     dataset = file.create_dataset(name, (*arrays[0].shape[:-1], ends[-1]), np.result_type(*arrays))
     for array, end in zip(arrays, ends, strict=True):

@@ -59,7 +59,7 @@ def main() -> None:
     evaluate = read_params(tree)
     path = params.features_file(tree)
     test = features.load(path, "test")["test"]
-    counts = features.class_counts(path, test.classes)
+    counts = features.class_counts(path)
     members = members_of(evaluate, counts, path)
     heads = {name: load(name, test) for name in params.head_names(tree)}
     voters = {name: [name] for name in heads} | evaluate.ensembles

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from pipeline import backbone, images, params, progress
 from pipeline.features import FILE, SCHEMA
-from pipeline.files import InputError, interruptible, note_time, replacing, takes_no_arguments
+from pipeline.files import InputError, attributes_of, interruptible, note_time, replacing, takes_no_arguments
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +124,7 @@ def write(path: Path, network: Network, data: ImageSet, extract: Extract) -> Non
     if extract.recalibrate:
         recalibrate(network, feed)
     dim = network.classifier.in_features
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, h5py.File(temporary, "w", **attributes_of(data.classes)) as file:
         file.attrs["schema"] = SCHEMA
         file.attrs["dim"] = dim
         file.attrs["classes"] = data.classes

@@ -9,6 +9,8 @@ are contiguous, and the optional ones are mapped: who does not use them does not
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -107,58 +109,79 @@ def load(path: Path, *splits: str) -> dict[str, Features | None]:
         One line with file, group and reason: missing, damaged, of another schema, shapes that do not fit together, NaN or infinite
         features, labels out of range.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            if str(file.attrs.get("schema", "missing")) != SCHEMA:
-                raise InputError(f"{path}: schema is {str(file.attrs.get('schema', 'missing'))!r}, expected {SCHEMA!r}")
-            classes, dim = int(file.attrs["classes"]), int(file.attrs["dim"])
-            classifier = _classifier(path, file, classes, dim)
-            return {
-                name: None if name == "val" and name not in file else _split(path, file, name, classes, dim, classifier) for name in splits
-            }
-    except FileNotFoundError:
-        advice = "run `dvc repro extract`" if path.name == FILE.name else "import it"
-        raise InputError(f"{path}: not found; {advice}, or `dvc pull` where the results are shared") from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        advice = "run `dvc repro --force extract`" if path.name == FILE.name else "import it again"
-        raise InputError(f"{path}: not a complete features file ({in_a_line(error)}); {advice}") from None
+    with _opened(path) as (file, classes, dim):
+        classifier = _classifier(path, file, classes, dim)
+        return {name: None if name == "val" and name not in file else _split(path, file, name, classes, dim, classifier) for name in splits}
 
 
-def class_counts(path: Path, classes: int) -> np.ndarray:
+def number_of_classes(path: Path) -> int:
+    """Of a features file; raises as `load` does."""
+    with _opened(path) as (_, classes, _):
+        return classes
+
+
+def class_counts(path: Path) -> np.ndarray:
     """Training samples of each class, (c,), without reading training features; they decide what is many-, medium- and few-shot.
 
     Raises
     ------
     InputError
-        If the attribute `class_counts` is missing, or disagrees with the training labels.
+        As `load` does, or if the attribute `class_counts` is missing or disagrees with the training labels.
     """
-    with h5py.File(path, "r") as file:
-        counts = file.attrs.get("class_counts")
-        labels = file["train/labels"][:] if "train/labels" in file else None
-    if counts is None or labels is None or not np.array_equal(counts, np.bincount(labels, minlength=classes)):
-        raise InputError(f"{path}: class_counts: missing, or not the numbers of train/labels; run `dvc repro --force extract`")
+    with _opened(path) as (file, classes, _):
+        counts, labels = file.attrs.get("class_counts"), _labels(path, file, "train", classes)
+    if counts is None or not np.array_equal(counts, np.bincount(labels, minlength=classes)):
+        raise InputError(f"{path}: class_counts: missing, or not the numbers of train/labels; {again(path)}")
     return counts
 
 
-def _split(path: Path, file: h5py.File, name: str, classes: int, dim: int, classifier: Classifier | None) -> Features:
-    features, labels = file[f"{name}/features"], file[f"{name}/labels"][:]
-    if features.ndim != 2 or features.shape[1] != dim:
-        raise InputError(f"{path}: {name}/features: shape {features.shape}, expected (n, {dim})")
-    if labels.shape != features.shape[:1]:
-        raise InputError(f"{path}: {name}/labels: shape {labels.shape}, expected {features.shape[:1]}")
-    if labels.dtype.kind not in "iu" or features.dtype.kind != "f":
-        raise InputError(f"{path}: {name}: features are {features.dtype}, labels {labels.dtype}; expected floating point and integers")
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[h5py.File, int, int]]:
+    """A features file, its number of classes c and its width d; what is wrong with it ends in a line."""
+    try:
+        with h5py.File(path, "r") as file:
+            if str(file.attrs.get("schema", "missing")) != SCHEMA:
+                raise InputError(f"{path}: schema is {str(file.attrs.get('schema', 'missing'))!r}, expected {SCHEMA!r}")
+            yield file, int(file.attrs["classes"]), int(file.attrs["dim"])
+    except FileNotFoundError:
+        advice = "run `dvc repro extract`" if path.name == FILE.name else "import it"
+        raise InputError(f"{path}: not found; {advice}, or `dvc pull` where the results are shared") from None
+    except PermissionError:
+        raise InputError(f"{path}: cannot be read; see its permissions") from None
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a complete features file ({in_a_line(error)}); {again(path)}") from None
+
+
+def again(path: Path) -> str:
+    """How to make a damaged features file anew."""
+    return "run `dvc repro --force extract`" if path.name == FILE.name else "import it again"
+
+
+def _labels(path: Path, file: h5py.File, name: str, classes: int) -> np.ndarray:
+    """Labels (n,) int64 of a split."""
+    labels = file[f"{name}/labels"][:]
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise InputError(f"{path}: {name}/labels: {labels.dtype} of shape {labels.shape}, expected integers of shape (n,)")
     if len(labels) == 0:
         raise InputError(f"{path}: {name}: holds no sample")
     if labels.min() < 0 or labels.max() >= classes:
         raise InputError(f"{path}: {name}/labels: values from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}")
+    return labels.astype(np.int64, copy=False)
+
+
+def _split(path: Path, file: h5py.File, name: str, classes: int, dim: int, classifier: Classifier | None) -> Features:
+    features, labels = file[f"{name}/features"], _labels(path, file, name, classes)
+    if features.ndim != 2 or features.shape[1] != dim or features.dtype.kind != "f":
+        raise InputError(f"{path}: {name}/features: {features.dtype} of shape {features.shape}, expected floating point of (n, {dim})")
+    if labels.shape != features.shape[:1]:
+        raise InputError(f"{path}: {name}/labels: shape {labels.shape}, expected {features.shape[:1]}")
     values = features[:].astype(np.float32, copy=False)
     for start in range(0, len(values), BLOCK):  # as a whole, the check would take a quarter of the features' memory again
         finite = np.isfinite(values[start : start + BLOCK]).all(1)
         if not finite.all():
             raise InputError(f"{path}: {name}/features: NaN or infinite values, the first in row {start + int(finite.argmin())}")
     views, pre_relu = (_mapped(path, file.get(f"{name}/{more}"), (len(labels), dim)) for more in ("views", "pre_relu"))
-    return Features(values, labels.astype(np.int64, copy=False), classes, classifier, str(path), views, pre_relu)
+    return Features(values, labels, classes, classifier, str(path), views, pre_relu)
 
 
 def _mapped(path: Path, data: h5py.Dataset | None, shape: tuple[int, int]) -> np.ndarray | None:

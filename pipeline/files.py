@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import io
 import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +66,27 @@ def replacing(target: Path, beside: bool = False) -> Iterator[Path]:
     The temporary name is a function of the target alone, so what a killed run left is overwritten by the next.
 
     beside : write in the target's own folder, which may lie on another disk than `data/`, or be no output of a stage
+
+    Raises
+    ------
+    InputError
+        If the disk refuses: no permission, no space.
     """
     temporary = target.with_name(f"{target.name}.new") if beside else TEMPORARY / target.as_posix().strip("/").replace("/", "--")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, target)
+    except BrokenPipeError:  # of what the block printed
+        raise
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({in_a_line(error)})") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str, beside: bool = False) -> None:
@@ -98,21 +109,77 @@ def write_csv(target: Path, rows: list[dict[str, Any]]) -> None:
     write_text(target, text.getvalue())
 
 
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """A JSON file that holds a mapping.
+
+    Raises
+    ------
+    InputError
+        If it is missing, cannot be read or is something else: a line that ends in the advice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; {advice}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({in_a_line(error)}); {advice}") from None
+    return parse_json(text, str(path), advice)
+
+
+def parse_json(text: str, name: str, advice: str) -> dict[str, Any]:
+    """The mapping that a text is; the error calls it `name`."""
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{name}: not valid JSON ({error}); {advice}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{name}: expected a JSON object, got {type(content).__name__}; {advice}")
+    return content
+
+
+def attributes_of(classes: int) -> dict[str, str]:
+    """What `h5py.File` takes to write a file with the counts and names of so many classes as attributes.
+
+    HDF5's oldest format, which every reader knows, ends at 64 KiB of them, some 4,000 names.
+    """
+    return {} if classes <= 2000 else {"libver": "latest"}
+
+
 def note_time(stage: str, made: Path, seconds: float, images: int = 0) -> None:
     """Append how long a stage took to make a file, and over how many images, to `.cache/timings.jsonl`.
 
     Durations differ from run to run, so they stay out of every artefact. The file's MD5 tells whether they are those of what is there
-    now, which may come from DVC's cache. Heads that run side by side each append one short line.
+    now, which may come from DVC's cache. Heads that run side by side each append one short line. A note that cannot be written is left
+    out: what took the time is there.
     """
-    TIMINGS.parent.mkdir(parents=True, exist_ok=True)
-    with TIMINGS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"stage": stage, "md5": md5(made), "seconds": round(seconds, 3), "images": images}) + "\n")
+    with suppress(OSError):
+        TIMINGS.parent.mkdir(parents=True, exist_ok=True)
+        with TIMINGS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"stage": stage, "md5": md5(made), "seconds": round(seconds, 3), "images": images}) + "\n")
 
 
 def md5(path: Path) -> str:
     """A file's MD5, the name that DVC knows it by."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def write_tensors(target: Path, framework: str, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
+    """Write a safetensors file whole; its tensors are arrays of `framework` (`numpy` or `torch`)."""
+    from safetensors import SafetensorError
+
+    with replacing(target) as temporary:
+        try:
+            importlib.import_module(f"safetensors.{framework}").save_file(tensors, temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(error) from None
+        os.chmod(temporary, 0o666 & ~umask())  # safetensors leaves it to its owner alone
+
+
+def umask() -> int:
+    """What this process takes from the permissions of a new file; asking is setting."""
+    os.umask(mask := os.umask(0))
+    return mask
 
 
 def read_tensors(path: Path, framework: str, schema: str, what: str, missing: str, damaged: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -129,8 +196,8 @@ def read_tensors(path: Path, framework: str, schema: str, what: str, missing: st
         with safe_open(path, framework) as file:
             about = unpack_metadata(file.metadata(), path, schema)
             return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; {missing}") from None
+    except FileNotFoundError:  # also where there is no permission
+        raise InputError(f"{path}: {'cannot be read; see its permissions' if path.exists() else f'not found; {missing}'}") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a complete {what} ({in_a_line(error)}); {damaged}") from None
 

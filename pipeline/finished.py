@@ -11,7 +11,7 @@ import h5py
 from pipeline import evaluate, features, image_level, images, ledger, metrics, outcomes, params, published, runs, timings
 from pipeline.classifier import Classifier
 from pipeline.features import Features
-from pipeline.files import write_text
+from pipeline.files import read_json, write_text
 from pipeline.settings import voters_of
 
 JUDGED = evaluate.PROVENANCE
@@ -43,7 +43,7 @@ def rows(cell: str, seed: int, folder: Path, networks: list[Path]) -> list[dict[
 def over_images(folder: Path) -> dict[str, Any]:
     """Figures of the heads that were asked for over images, by kind; None where they are to be made again."""
     file = folder / image_level.FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return read_json(file, "remove it, and run the cell again") if file.exists() else {}
 
 
 def of_heads(folder: Path) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def about(folder: Path) -> dict[str, Any]:
     Of a backbone that was trained elsewhere, `train_seconds` as well.
     """
     file = folder / ABOUT
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return read_json(file, "remove it, and run the cell again") if file.exists() else {}
 
 
 def note(folder: Path, about: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ figures and seconds to data/image_level.json.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ import numpy as np
 from pipeline import backbone, evaluate, images, judging, metrics, outcomes, params
 from pipeline.classifier import Classifier
 from pipeline.features import Features
-from pipeline.files import InputError, interruptible, write_json
+from pipeline.files import InputError, interruptible, read_json, write_json
 from pipeline.retraining import Retraining
 from pipeline.sampling import epoch_order
 
@@ -58,7 +57,7 @@ def main() -> None:
     test = Features(features(network, data), data.test.labels, data.classes)
     members = metrics.groups(data.class_counts, chosen.many, chosen.few)
     result = judging.judge(outcomes.of_head(classifier, test), [classifier], test, data.class_counts, members, [])
-    known = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    known = read_json(FILE, "remove it, and run this again") if FILE.exists() else {}
     write_json(FILE, {**known, name: {**result.figures, "seconds": round(seconds, 3)}})
     accuracy = f"{result.figures['all']} % over all classes"
     print(f"image_level: {data.about}: {name}, {head.epochs} epochs in {seconds:.1f} s, {accuracy} -> {FILE}")
@@ -90,7 +89,7 @@ def fit(name: str, head: Retraining, data: ImageSet, network: Network, augmentat
                     x = network.features(pixels).float()
                 yield torch.nn.functional.cross_entropy(student(x), labels)
 
-    steps = head.epochs * -(-len(data.train.labels) // head.batch)
+    steps = head.epochs * len(batches(order(0), head.batch))
     minimise(student.learned, losses(), steps, head.lr, head.weight_decay, f"image_level {name}")
     return student
 

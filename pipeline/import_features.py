@@ -5,8 +5,8 @@ own; `--help` says what a file may hold. Rows keep their order, and equal input 
 
 Without a stage-one classifier in the file, one is fitted: cross-entropy on the training split, every image once an epoch. Features are
 divided by one number for it, which makes their mean squared length 1 (so one rate suits unit-length and raw features of any dimension), and
-that number goes into the weight. The penalty is that of scikit-learn's LogisticRegression at C = 1 on coordinates of unit mean square.
-Features are not centred: the mean's share of a score would move into the bias, which τ-norm drops.
+that number goes into the weight. The penalty is that of scikit-learn's LogisticRegression at C = 1 on coordinates of unit mean square, and
+on the bias too. Features are not centred: the mean's share of a score would move into the bias, which τ-norm drops.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from pipeline import features, params, progress
 from pipeline.arrays import Array, npy, opened
-from pipeline.files import InputError, interruptible, replacing
+from pipeline.files import InputError, attributes_of, interruptible, replacing
 from pipeline.heads import crt
 from pipeline.parts import NAMES, PARTED, Part, Shares, class_number, has_split, parts
 
@@ -166,7 +166,7 @@ def classifier(source: str, arrays: dict[str, Array], classes: int, dim: int) ->
 
 def write(path: Path, found: dict[str, Part], classes: int, origin: str) -> None:
     """Write splits as `extract` does, block by block; a value that is no finite float32 is an error with its row."""
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", **attributes_of(classes)) as file:
         file.attrs["schema"] = features.SCHEMA
         file.attrs["dim"] = found["train"].features.shape[1]
         file.attrs["classes"] = classes

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.files import InputError
+from pipeline.files import InputError, in_a_line
 
 
 @contextmanager
@@ -23,10 +23,14 @@ def alone(path: Path, busy: str = "") -> Iterator[int]:
     Raises
     ------
     InputError
-        If the lock is held, and there is a line for that.
+        If the lock is held, and there is a line for that; or if the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("w")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({in_a_line(error)})") from None
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError:

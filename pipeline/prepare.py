@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline import longtail, params, progress
-from pipeline.files import InputError, interruptible, replacing, takes_no_arguments
+from pipeline.files import InputError, attributes_of, interruptible, replacing, takes_no_arguments
 from pipeline.images import FILE, SCHEMA
 from pipeline.raw import RawData, RawSplit
 
@@ -131,7 +131,7 @@ def write(path: Path, raw: RawData, chosen: dict[str, tuple[RawSplit, np.ndarray
     (`content`) makes images.h5 another file when an image changes.
     """
     brightness, content = Brightness(), hashlib.sha256()
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, h5py.File(temporary, "w", **attributes_of(len(raw.names))) as file:
         for name, (source, index) in ((name, pair) for name, pair in chosen.items() if pair is not None):
             group, pixels = file.create_group(name), None
             for start in progress.bar(range(0, len(index), BLOCK), f"prepare {name}", "block"):

@@ -80,6 +80,11 @@ def number(row: dict[str, str], where: str) -> Number:
     return Number(row, *({key: value for key, _, value in found} for found in lists.values()))
 
 
+def place(row: dict[str, str]) -> str:
+    """Where a number stands: `GLAG, table 2`."""
+    return f"{PAPERS[row['paper']]}, {'table ' * row['table'].isdigit()}{row['table']}"
+
+
 def compare(rows: list[Row], notes: Sequence[str] = ()) -> tuple[Table, list[dict[str, Any]]]:
     """The table of rows that have counterparts, with `notes` below it, and the same for machines.
 
@@ -97,7 +102,7 @@ def compare(rows: list[Row], notes: Sequence[str] = ()) -> tuple[Table, list[dic
             values = row.values(split)
             if not len(values):
                 continue
-            where = f"{PAPERS[number.row['paper']]}, {'table ' * number.row['table'].isdigit()}{number.row['table']}"
+            where = place(number.row)
             remarks = [*flags(row, number), *filter(None, [number.row["note"]])]
             mean, std = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
             records.append(

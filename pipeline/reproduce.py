@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Make what is missing of each cell, then write its rows. All that can be refused is refused before anything runs."""
+    """Make what is missing of each cell, then write its rows. Names and parameters are refused before anything runs."""
     if not options.root:
         raise InputError("reproduce: name the folder of the data set, with --root or in TAILCACHE_CIFAR")
     if not Path(options.root).is_dir():
@@ -120,6 +120,7 @@ def store(options: argparse.Namespace) -> None:
     networks = itertools.chain.from_iterable(itertools.starmap(cells.networks, asked))
     for network, tree in {network: cells.compose(*network, "", known) for network in networks}.items():
         with place(*network) as where:
+            where.former(tree)
             print(f"reproduce: {stored.store(*network, where.path, of_training(tree))}")
 
 

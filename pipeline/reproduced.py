@@ -56,7 +56,7 @@ def matrix(rows: Rows, figure: str) -> Table:
 
 def best(rows: Rows) -> Table:
     """For each data set and number of networks the cell and head of the highest accuracy on validation images, beside the best that was
-    published for as many epochs or fewer, where anything was. Cells of the most seeds are the candidates.
+    published, where anything was, but for networks that are known to have had more epochs. Cells of the most seeds are the candidates.
     """
     known, numbers, lines = cells.read(), published.read(), []
     for (data, networks), found in sorted(candidates(rows).items()):
@@ -66,22 +66,24 @@ def best(rows: Rows) -> Table:
         val, test = accuracies[cell, head]
         parameters = cells.compose(cells.networks(cell)[0][0], 0, "", known)
         theirs = max(
-            (number.row for number in numbers if comparable(number, parameters)), key=lambda row: float(row["value"]), default=None
+            (number for number in numbers if comparable(number, parameters)), key=lambda number: float(number.row["value"]), default=None
         )
         texts = [data, str(networks), cell.partition("/")[2], head, tables.mean_std(val), tables.mean_std(test), str(seeds)]
         lines.append([Cell(text) for text in texts + (against(theirs, test.mean()) if theirs else ["–"] * 4)])
     columns = ["data", "networks", "cell", "head", "validation", "test", "n", "published", "difference", "whose", "remarks"]
     title = (
-        "Chosen on validation images among cells of the most seeds, beside the best of published.csv (one network, as many epochs or "
-        "fewer): accuracy in percent"
+        "Chosen on validation images among cells of the most seeds, beside the best of published.csv (one network, of no more epochs "
+        "where they are stated): accuracy in percent"
     )
     return Table(title, columns, [False, True, False, False, *[True] * 5, False, False], lines, [])
 
 
-def against(theirs: dict[str, str], ours: float) -> list[str]:
+def against(number: Number, ours: float) -> list[str]:
     """A published number, the difference of our accuracy (percent) to it, whose it is and what is remarked on it."""
-    whose = f"{theirs['method']}: {published.PAPERS[theirs['paper']]}, {theirs['table']}"
-    return [theirs["value"], tables.signed(ours - float(theirs["value"])), whose, theirs["note"]]
+    row = number.row
+    remarks = [row["note"], "" if epochs_of(number) else "its epochs are not stated"]
+    whose = f"{row['method']}: {published.place(row)}"
+    return [row["value"], tables.signed(ours - float(row["value"])), whose, "; ".join(filter(None, remarks))]
 
 
 def candidates(rows: Rows) -> dict[tuple[str, int], dict[tuple[str, str], Rows]]:
@@ -100,11 +102,18 @@ def figures(rows: Rows, column: str) -> np.ndarray:
 
 
 def comparable(number: Number, tree: dict) -> bool:
-    """Whether a published number is an accuracy over all classes of the same data, by a network trained for no more epochs."""
+    """Whether a published number is an accuracy over all classes of the same data, by a network that is not known to have been trained for
+    more epochs.
+    """
     row, data = number.row, tree["data"]
-    epochs = {**number.inferred, **number.protocol}.get("train.epochs", "0")
     same = (row["data"], row["imbalance"], row["ratio"]) == (data["name"], data["imbalance"], str(data["ratio"]))
-    return same and row["split"] == "all" and row["head"] != published.FULL and int(epochs) <= tree["train"]["epochs"]
+    return same and row["split"] == "all" and row["head"] != published.FULL and (epochs_of(number) or 0) <= tree["train"]["epochs"]
+
+
+def epochs_of(number: Number) -> int | None:
+    """How long a published network was trained, where that is known."""
+    known = {**number.inferred, **number.protocol}.get("train.epochs")
+    return int(known) if known else None
 
 
 def over_images(rows: Rows) -> Table:

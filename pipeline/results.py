@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +14,10 @@ import numpy as np
 from pipeline import deviation, evaluate, extract, features, images, metrics, outcomes, params, prepare, recipe, train
 from pipeline.classifier import Classifier
 from pipeline.features import Features
-from pipeline.files import InputError, in_a_line
+from pipeline.files import InputError, in_a_line, read_json
 from pipeline.outcomes import Outcome
+
+AGAIN = "run `dvc repro`"
 
 
 class Training(NamedTuple):
@@ -133,25 +134,16 @@ def read() -> Results:
 
 def _check_provenance(path: Path, chosen: evaluate.Evaluate) -> None:
     """Refuse results of other features or groups than params.yaml names."""
-    known = _json(evaluate.PROVENANCE)
+    known = read_json(evaluate.PROVENANCE, AGAIN)
     if params.find(known, "features") != path.as_posix():
         raise InputError(f"{evaluate.RESULTS}: of {params.find(known, 'features')}, and params.yaml names {path}; run `dvc repro`")
     if params.find(known, "evaluate") != chosen.model_dump():
         raise InputError(f"{evaluate.RESULTS}: made with another section `evaluate` than that of params.yaml; run `dvc repro evaluate`")
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; run `dvc repro`") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); run `dvc repro --force evaluate`") from None
-
-
 def _figures(name: str) -> dict[str, Any]:
     path = evaluate.RESULTS / "heads" / f"{name}.json"
-    figures = _json(path)
+    figures = read_json(path, AGAIN)
     if params.find(figures, "ece.all") is None:
         raise InputError(f"{path}: of an earlier version, or damaged; run `dvc repro --force evaluate`")
     return figures

@@ -7,7 +7,6 @@ not say which stage used which parameter, `dvc.lock` does.
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -19,11 +18,12 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML, YAMLError
 
 from pipeline import evaluate, outcomes, params
-from pipeline.files import InputError, md5
+from pipeline.files import InputError, md5, parse_json, read_json
 
 RESULTS = (evaluate.RESULTS / "heads").as_posix()
 PROVENANCE = evaluate.PROVENANCE.as_posix()
 PREDICTIONS = outcomes.FILE.as_posix()
+AGAIN = "run `dvc repro evaluate` in its folder"
 
 
 class Run(NamedTuple):
@@ -109,9 +109,12 @@ def from_git(commits: dict[str, str]) -> list[Run]:
     figures: dict[str, dict[str, Any]] = {name: {} for name in locks}
     for (name, head), text in zip(where, texts, strict=True):
         if text:
-            figures[name][head] = json.loads(text)
+            figures[name][head] = parse_json(text, f"{RESULTS}/{head}.json of {name}", AGAIN)
     texts = blobs([f"{commits[name]}:./{PROVENANCE}" for name in locks])
-    known = {name: json.loads(text).get("classifiers", {}) if text else {} for name, text in zip(locks, texts, strict=True)}
+    known = {
+        name: parse_json(text, f"{PROVENANCE} of {name}", AGAIN).get("classifiers", {}) if text else {}
+        for name, text in zip(locks, texts, strict=True)
+    }
     return [Run(name, lock, None, figures[name], known[name], cached(lock)) for name, lock in locks.items() if figures[name]]
 
 
@@ -121,7 +124,7 @@ def folder(path: Path) -> Run:
     dvc.lock tells its parameters, if these results are those that it records, and else params.yaml: somebody ran stages by hand.
     """
     name = "workspace" if path == Path() else path.as_posix().rstrip("/")
-    found = {file.stem: read_json(file) for file in sorted((path / RESULTS).glob("*.json"))}
+    found = {file.stem: read_json(file, AGAIN) for file in sorted((path / RESULTS).glob("*.json"))}
     if not found:
         raise InputError(f"{name}: has no {RESULTS}/*.json; it should be a folder in which `evaluate` has run")
     if not (path / PROVENANCE).exists():
@@ -139,15 +142,7 @@ def folder(path: Path) -> Run:
     predictions = path / PREDICTIONS
     if lock and predictions.exists() and md5(predictions) != outs(lock).get(PREDICTIONS):
         predictions = cached(lock)  # git brought other results back, and DVC not yet what belongs to them
-    return Run(name, lock, tree, figures, read_json(path / PROVENANCE).get("classifiers", {}), predictions)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Content of a head's results."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); run `dvc repro evaluate` in its folder") from None
+    return Run(name, lock, tree, figures, read_json(path / PROVENANCE, AGAIN).get("classifiers", {}), predictions)
 
 
 def head_names(lock: dict[str, Any]) -> list[str]:
@@ -173,7 +168,8 @@ def load(text: str, name: str) -> dict[str, Any] | None:
 def parse(text: str | None, name: str) -> dict[str, Any] | None:
     """Content of a dvc.lock; None for one in which `evaluate` has not run."""
     content = load(text, name) if text else None
-    judged = content.get("stages", {}).get("evaluate", {}) if content else {}
+    stages = content.get("stages") if isinstance(content, dict) else None
+    judged = (stages.get("evaluate") or {}) if isinstance(stages, dict) else {}
     return content if {"evaluate", "heads"} <= judged.get("params", {}).get("params.yaml", {}).keys() else None
 
 

@@ -47,7 +47,7 @@ def best(judge: Features, classifier: Classifier, combine: Literal["multiply", "
     """
     tried = tries(judge, classifier, combine, columns)
     accuracies = tried[:, judge.class_counts > 0].mean(1)
-    return int(accuracies.argmax()), accuracies
+    return int(accuracies.round(9).argmax()), accuracies  # rounded: equal ones may differ in the last bit of their sums
 
 
 def tries(judge: Features, classifier: Classifier, combine: Literal["multiply", "add"], columns: np.ndarray) -> np.ndarray:

@@ -6,13 +6,12 @@ on which device and for how long.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from pipeline import backbone, finished
-from pipeline.files import InputError, replacing, write_json
+from pipeline.files import InputError, read_json, replacing, write_json
 
 FOLDER = Path("data/reproduction/backbones")
 
@@ -50,8 +49,8 @@ def fetch(source: Path, folder: Path, parameters: dict[str, Any]) -> bool:
     notes = source.with_suffix(".json")
     if not (source.exists() and notes.exists()):
         return False
-    about = json.loads(notes.read_text(encoding="utf-8"))
-    if about.pop("parameters") != parameters:
+    about = read_json(notes, f"`git checkout {notes}` brings it back")
+    if about.pop("parameters", None) != parameters:
         return False
     finished.note(folder, about)
     with replacing(folder / backbone.FILE, beside=True) as temporary:

@@ -35,7 +35,6 @@ def main() -> None:
     backbone.save(trained.network, chosen.train.backbone["family"], chosen.backbone.model_dump(), data.channels)
     write_rounded(CURVE, trained.curve)
     write_rounded(CLASSES, trained.classes)
-    saved.remove()
     epochs = chosen.train.epochs - saved.resumed
     count = epochs * len(data.train.labels)
     note_time("train", backbone.FILE, seconds, count)
@@ -43,6 +42,7 @@ def main() -> None:
         f"train: {chosen.train.loss}, mix {chosen.train.mix}, re-weighting {chosen.train.reweight}: {epochs} epochs of "
         f"{len(data.train.labels):,} images in {seconds:.1f} s ({count / seconds:,.0f} images/s) -> {backbone.FILE}, {CURVE}, {CLASSES}"
     )
+    saved.remove()  # as the last, so that a rerun of what failed until here trains nothing anew
 
 
 def write_rounded(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """AFG against GLAG's equations: float64 loops for Eq. 5-10, moments of the draws, β's rule, the balanced set, distillation."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -468,3 +469,11 @@ def test_real_features_are_views_and_the_rest_is_fitted_on_clean_ones(train):
     view = np.round((drawn - plain)[~plan.generated].mean(1) / 100).astype(int)
     assert set(view) == {1, 2, 3}
     np.testing.assert_allclose(drawn[~plan.generated], views[view - 1, plan.samples[~plan.generated]], rtol=1e-6)
+
+
+def test_a_single_class_has_no_tail_to_speak_of(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted = afg.Head(epochs=2).fit(make_features((30,)), None, 0)
+    assert fitted.predict(np.ones((3, fitted.dim), np.float32)).tolist() == [0, 0, 0]
+    assert "tail" not in capsys.readouterr().out

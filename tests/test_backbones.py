@@ -3,11 +3,12 @@
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline import backbone
 from pipeline.backbones import cifar_resnet, resnet
-from pipeline.files import InputError
+from pipeline.files import InputError, pack_metadata
 from pipeline.network import Network, SubsampleAndPad
 
 
@@ -139,4 +140,7 @@ def test_a_damaged_backbone_is_one_line(workspace):
             backbone.load(1, 3)
     backbone.save(network, "cifar_resnet", {"depth": 14, "width": 4}, 1)
     with pytest.raises(InputError, match="does not fit its architecture"):
+        backbone.load(1, 3)
+    save_file({"w": torch.zeros(1)}, backbone.FILE, pack_metadata({"schema": backbone.SCHEMA}))
+    with pytest.raises(InputError, match="does not fit its architecture: 'channels'"):
         backbone.load(1, 3)

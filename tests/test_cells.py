@@ -121,6 +121,8 @@ def test_variants_are_heads_of_their_cell_alone():
         ("\nmethods:", "\nlosses:", "methods: Field required"),
         ("  ce: {train: {loss: ce, mix: none, reweight: none}}", "  ce: 5", "methods.ce: Input should be a valid dictionary"),
         ("  afg: {kind", "  afx: {kind", "variants.cifar100-lt-100/autoaugment/graloss.afg: no head of that name"),
+        ("  cifar100-lt-100/autoaugment/ce:", "  cifar100-lt-100/autoaugment/cee:", "methods: no 'cee'"),
+        ("    full: {kind", "    - {kind", "full.heads: expected a mapping"),
     ],
 )
 def test_a_damaged_file_is_a_line(workspace, old, new, message):

@@ -266,3 +266,12 @@ def test_ctrl_c_ends_with_a_line_on_how_to_go_on(short):
     about, _ = checkpoint._read(path)
     assert {f"pipeline/{name}" for name in about["identity"]["code"]} == declared(DVC["train"])  # no more and no less
     assert notices(stage("train").stdout)[0].startswith("train: goes on after epoch 1, from data/.checkpoints/")
+
+
+def test_what_fails_after_the_last_epoch_costs_no_training(short, monkeypatch, capsys):
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr(train, "note_time", lambda *_: 1 / 0)
+        train.main()
+    train.main()
+    assert "goes on after epoch 3" in capsys.readouterr().out
+    assert not list(checkpoint.FOLDER.glob("*"))

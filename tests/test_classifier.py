@@ -5,8 +5,8 @@ import pytest
 from safetensors.numpy import save_file
 from sklearn.metrics import pairwise_distances
 
-from pipeline.classifier import Classifier, Transform
-from pipeline.files import InputError
+from pipeline.classifier import SCHEMA, Classifier, Transform
+from pipeline.files import InputError, pack_metadata
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(9000, 6)).astype(np.float32)  # more than two blocks
@@ -90,6 +90,9 @@ def test_a_damaged_file_is_one_line(workspace):
             Classifier.load(path)
     save_file({"w": np.zeros(1)}, path, {"tailcache": "{"})
     with pytest.raises(InputError, match="not a complete classifier"):
+        Classifier.load(path)
+    save_file({"w": np.zeros(1)}, path, pack_metadata({"schema": SCHEMA}))
+    with pytest.raises(InputError, match="c.safetensors: not a complete classifier .it has no 'distance'.; run `dvc repro`"):
         Classifier.load(path)
     save_file({"w": np.zeros(1)}, path, {"tailcache": "[]"})
     with pytest.raises(InputError, match="schema is 'missing'"):

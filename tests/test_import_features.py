@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 from sklearn.linear_model import LogisticRegression
 
-from pipeline import features, import_features, params
+from pipeline import concatenate, features, import_features, params
 from pipeline.files import InputError
 from pipeline.metrics import per_class_accuracy
 from tests.test_dvc import clone, ran, run
@@ -109,7 +109,7 @@ def test_every_format_gives_the_same_bytes_and_passes_the_check_of_features(conv
         assert np.array_equal(splits[split].labels, arrays["labels"][rows])
     assert np.array_equal(splits["train"].stage_one("joint").weight, arrays["weight"])
     assert np.array_equal(splits["train"].stage_one("joint").bias, arrays["bias"])
-    assert features.class_counts(TARGET, 3).tolist() == splits["train"].class_counts.tolist()
+    assert features.class_counts(TARGET).tolist() == splits["train"].class_counts.tolist()
 
     written = TARGET.read_bytes()
     Path("clip.npz").unlink(missing_ok=True)
@@ -265,3 +265,17 @@ def test_heads_run_on_imported_features_without_an_image(tmp_path):
     run(workspace, "git", "add", "-A")
     assert run(workspace, "git", "ls-files", "data/imported") == "data/imported/clip.h5.dvc\n"
     assert not (workspace / "data/images.h5").exists()
+
+
+def test_ten_thousand_classes_are_imported_and_put_side_by_side(convert, monkeypatch):
+    labels = np.repeat(np.arange(10_000), 2)
+    features_ = np.random.default_rng(0).normal(size=(20_000, 2)).astype(np.float32)
+    np.savez("many.npz", features=features_, labels=labels, split=np.array(["train", "test"] * 10_000))
+    for name in ("a", "b"):
+        convert("many.npz", "--no-classifier", "--name", name)
+    monkeypatch.setattr(sys, "argv", ["concatenate", "--name", "both", "data/imported/a.h5", "data/imported/b.h5"])
+    concatenate.main()
+    for name, dim in (("a", 2), ("both", 4)):
+        path = Path(f"data/imported/{name}.h5")
+        assert np.array_equal(features.class_counts(path), np.ones(10_000))
+        assert features.load(path, "test")["test"].features.shape == (10_000, dim)

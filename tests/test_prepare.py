@@ -126,3 +126,18 @@ def test_a_damaged_images_file_is_one_line(workspace):
         file.attrs["schema"] = "something-else"
     with pytest.raises(InputError, match="schema is 'something-else'"):
         images.load()
+
+
+def test_ten_thousand_classes_are_written_and_read(workspace):
+    """Their names and counts are more than HDF5's oldest format holds as attributes."""
+    labels = np.arange(10_000)
+    split = RawSplit.of_arrays(np.zeros((10_000, 2, 2, 1), np.uint8), labels)
+    many = RawData(split, split, None, [f"class {k}" for k in labels], 2)
+    chosen = {"train": (split, labels), "val": None, "test": (split, labels)}
+    for name in ("a", "b"):
+        prepare.write(workspace / name, many, chosen, '{"name": "many"}')
+    found = images.load(workspace / "a")
+    assert found.names == many.names
+    assert np.array_equal(found.class_counts, np.ones(10_000))
+    assert np.array_equal(found.train.labels, labels)
+    assert (workspace / "a").read_bytes() == (workspace / "b").read_bytes()

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from pipeline import cells, extract, features, ledger, outcomes, params, reproduce
+from pipeline import backbone, cells, extract, features, ledger, outcomes, params, reproduce, stored
 from pipeline.classifier import Classifier
 from pipeline.files import InputError
 from tests.conftest import ROOT
 from tests.test_cifar import small  # noqa: F401
-from tests.tiny_cells import project, write_cells  # noqa: F401
+from tests.tiny_cells import project, write_cells, write_yaml  # noqa: F401
 
 
 def rows():
@@ -135,6 +135,18 @@ def test_a_folder_of_other_parameters_is_left_alone(project):  # noqa: F811
     with pytest.raises(InputError, match="of an earlier cells.yaml; remove .* to train it anew"):
         project("run", "cifar10-lt-2/plain/ce")
     assert sorted(path.name for path in folder.iterdir()) == [".lock", "params.yaml"]
+
+
+def test_a_backbone_of_other_parameters_is_not_stored(project):  # noqa: F811
+    cell = "cifar10-lt-2/plain/ce"
+    folder, tree = reproduce.folder(cell, 0), cells.compose(cell, 0, "", cells.read())
+    tree["train"]["lr"] = 0.7
+    (folder / backbone.FILE).parent.mkdir(parents=True)
+    (folder / backbone.FILE).touch()
+    write_yaml(folder / params.FILE, tree)
+    with pytest.raises(InputError, match="params.yaml: of an earlier cells.yaml"):
+        project("store", cell)
+    assert not stored.FOLDER.exists()
 
 
 def test_without_rows_or_data_there_is_a_line(project, monkeypatch):  # noqa: F811

@@ -117,13 +117,16 @@ def test_the_best_is_chosen_on_validation_among_cells_of_most_seeds(monkeypatch)
             made("ce", "crt_images", "0", "", "70"),
             made("ce+graloss", "lws", "0", "51", "54.5"),
             {**made("", "lws", "0", "51", "50"), "cell": "cifar100-lt-7/autoaugment/ce"},
+            {**made("", "lws", "0", "46", "46"), "cell": "cifar100-lt-200/autoaugment/ce"},
         ]
     )
     assert [[cell.text for cell in row[:9]] for row in table.rows] == [
         ["cifar100-lt-100", "1", "autoaugment/ce", "crt", "50.00 ± 0.00", "40.00 ± 0.00", "3", "53.0", "−13.00"],
         ["cifar100-lt-100", "2", "autoaugment/ce+graloss", "lws", "51.00", "54.50", "1", "53.0", "+1.50"],  # not the 54.2 of 400 epochs
+        ["cifar100-lt-200", "1", "autoaugment/ce", "lws", "46.00", "46.00", "1", "46.9", "−0.90"],
         ["cifar100-lt-7", "1", "autoaugment/ce", "lws", "51.00", "50.00", "1", "–", "–"],  # a ratio of no paper
     ]
+    assert [cell.text for cell in table.rows[2][9:]] == ["GLAG: GLAG, table 2", "its epochs are not stated"]
 
 
 def test_what_a_row_lacks_is_a_dash(project, capsys):  # noqa: F811

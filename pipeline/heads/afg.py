@@ -123,7 +123,8 @@ class Head(Params):
                 after = goodness(student, judge, self.signal, stage_one.transform)
                 path.append(np.where(moves, moved(path[-1], before, after), path[-1]))
                 before = after
-                say(f"afg: epoch {epoch + 1}/{self.epochs}: α {alpha:.2f}, β {path[-1][~is_head].mean():.2f} on average over the tail")
+                tail = "" if is_head.all() else f", β {path[-1][~is_head].mean():.2f} on average over the tail"
+                say(f"afg: epoch {epoch + 1}/{self.epochs}: α {alpha:.2f}{tail}")
 
         minimise(student.learned, losses(), self.epochs * -(-size // self.batch), self.lr, self.weight_decay, "afg")
         record = {"beta": np.round(path, 4).tolist(), "selected_on": selected_on if moves.any() else "nothing"}

@@ -49,7 +49,9 @@ class Head(Params):
 
 
 def within(train: Features, means: np.ndarray) -> np.ndarray:
-    """Covariance (d, d) float64 of features about the means (c, d) of their classes, a block of rows at a time."""
+    """Covariance (d, d) of features about the means (c, d) of their classes: the product of each block of rows in their precision, the sum
+    of these in float64.
+    """
     total = np.zeros((train.dim, train.dim))
     for start in range(0, len(train.labels), BLOCK):
         centred = train.features[start : start + BLOCK] - means[train.labels[start : start + BLOCK]]

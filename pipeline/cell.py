@@ -92,14 +92,28 @@ class Place(NamedTuple):
         inner.make(tree)
 
     def judge(self, tree: Tree) -> None:
-        """Fit the heads that are missing, and evaluate all where one is new."""
+        """Fit the heads that are missing or older than their kind's file, and evaluate all where one is new."""
         judged = self.path / JUDGED
         fitted = [self.path / HEADS / f"{head}.safetensors" for head in tree["heads"]]
         for path in fitted:
-            if not path.exists():
-                self.call(f"heads.{tree['heads'][path.stem]['kind']}", path.stem)
+            kind = tree["heads"][path.stem]["kind"]
+            code = CODE / f"pipeline/heads/{kind}.py"
+            if not path.exists() or path.stat().st_mtime < code.stat().st_mtime:
+                self.call(f"heads.{kind}", path.stem)
         if not judged.exists() or judged.stat().st_mtime < max(path.stat().st_mtime for path in fitted):
             self.call("evaluate")
+
+    def limited(self, tree: Tree, heads: list[str] | None) -> Tree:
+        """The same parameters with those heads alone that are asked for or fitted here already, and the ensembles of such.
+
+        heads : None asks for all
+        """
+        if heads is None:
+            return tree
+        there = {path.stem for path in (self.path / HEADS).glob("*.safetensors")}
+        some = {name: head for name, head in tree["heads"].items() if name in heads or name in there}
+        votes = {name: voters for name, voters in tree["evaluate"]["ensembles"].items() if some.keys() >= set(voters)}
+        return {**tree, "heads": some, "evaluate": {**tree["evaluate"], "ensembles": votes}}
 
     def start(self, tree: Tree) -> None:
         """Give the folder its params.yaml. What is there stays as far as its parameters do.

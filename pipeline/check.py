@@ -5,6 +5,7 @@ Every stage checks its own sections when it starts; this checks those of all sta
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from pipeline import deviation, evaluate, extract, methods, params, prepare, recipe
@@ -17,11 +18,14 @@ SECTIONS = ("seed", "data", "train", "extract", "features", "heads", "deviation"
 def main() -> None:
     tree = params.read()
     check(tree)
-    chosen = tree["train"]
-    print(
-        f"params.yaml: all good. Data {tree['data']['name']}; stage one {chosen['loss']}, mix {chosen['mix']}, re-weighting "
-        f"{chosen['reweight']}, {chosen['epochs']} epochs; heads {', '.join(tree['heads'])}."
+    chosen, file = tree["train"], params.features_file(tree)
+    stage_one = (
+        f"Data {tree['data']['name']}; stage one {chosen['loss']}, mix {chosen['mix']}, re-weighting {chosen['reweight']}, "
+        f"{chosen['epochs']} epochs"
     )
+    if file != extract.FILE:
+        stage_one = f"Features {file}{'' if file.exists() else ', which is not there yet'}"
+    print(f"params.yaml: all good. {stage_one}; heads {', '.join(tree['heads'])}.")
 
 
 def check(tree: dict[str, Any]) -> None:
@@ -45,7 +49,7 @@ def check(tree: dict[str, Any]) -> None:
     for section, of in methods.SECTIONS.items():
         for name in params.at(tree, section):
             where = f"{section}.{name}"
-            params.section(tree, where, getattr(params.method(section, name, where), of.model))
+            params.section(tree, where, params.model_of(params.method(section, name, where), of.model))
     extract.read_params(tree)
     params.features_file(tree)
     check_heads(tree)
@@ -59,7 +63,9 @@ def check_heads(tree: dict[str, Any]) -> None:
     for name in params.head_names(tree):
         kind = params.at(tree, f"heads.{name}.kind")
         module = params.method("heads", kind, f"heads.{name}.kind")
-        head = params.section(tree, f"heads.{name}", module.Head, without=("kind",))
+        if "main(Head)" not in inspect.getsource(module):  # the stage would end well and leave no file
+            raise InputError(f'pipeline/heads/{kind}.py: should end in `if __name__ == "__main__":` and `main(Head)`')
+        head = params.section(tree, f"heads.{name}", params.model_of(module, "Head"), without=("kind",))
         if lacks and getattr(head, "tap", "features") == "pre_relu":
             raise InputError(f"params.yaml: heads.{name}.tap: pre_relu wants extract.pre_relu: true")
 

@@ -124,6 +124,22 @@ class Classifier:
         numbers = [array for pair in self.layers for array in pair] + ([] if self.means is None else [self.means])
         return all(bool(np.isfinite(array).all()) for array in numbers)
 
+    def problem(self, dim: int, classes: int) -> str | None:
+        """What keeps it from classifying features (n, dim) into that many classes, in words; None where nothing does."""
+        if (self.means is None) == (not self.layers):
+            return "has layers and means, or neither; it needs one of them"
+        if self.means is not None:
+            return None if self.means.shape == (classes, dim) else f"means are {self.means.shape}, expected {(classes, dim)}"
+        width = dim
+        for depth, (weight, bias) in enumerate(self.layers):
+            rows = classes if depth + 1 == len(self.layers) else weight.shape[0]
+            if weight.shape != (rows, width) or bias.shape != (rows,):
+                layer = f"of layer {depth} " if len(self.layers) > 1 else ""
+                wanted = f"expected {(rows, width)} and {(rows,)}, with {dim} features and {classes} classes"
+                return f"weight and bias {layer}are {weight.shape} and {bias.shape}, {wanted}"
+            width = rows
+        return None
+
     def save(self, path: Path) -> None:
         """Write the classifier whole."""
         tensors = {

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline import baseline, published, runs, settings, tables
 from pipeline.baseline import Difference
-from pipeline.files import InputError, interruptible
+from pipeline.files import InputError, csv_text, interruptible
 from pipeline.rows import Row, differing, group, tested
 from pipeline.runs import Run
 from pipeline.settings import Result
@@ -54,7 +54,7 @@ def main() -> None:
         records = [record(row, names, options.columns, difference, name) for row, difference in zip(shown, differences, strict=True)]
         table = summary(shown, names, options.columns, differences, name, notes + missing)
     if options.format == "csv":
-        print(tables.comma_separated(records))
+        print(csv_text(records), end="")
         print("\n".join(table.notes), file=sys.stderr, end="\n" if table.notes else "")
     else:
         print({"terminal": tables.terminal, "markdown": tables.markdown, "latex": tables.latex}[options.format](table))

@@ -13,7 +13,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -100,13 +100,18 @@ def write_json(target: Path, content: Any) -> None:
     write_text(target, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_csv(target: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows of equal keys whole, under a line of these keys; None is an empty cell."""
+def write_csv(target: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows of equal keys whole, as `csv_text` has them."""
+    write_text(target, csv_text(rows))
+
+
+def csv_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of equal keys as CSV, under a line of these keys; None is an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(target, text.getvalue())
+    return text.getvalue()
 
 
 def read_json(path: Path, advice: str) -> dict[str, Any]:

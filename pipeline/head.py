@@ -6,13 +6,15 @@ under `heads:` in params.yaml. Nothing else knows of it.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from pipeline import features, params
-from pipeline.files import InputError, interruptible, note_time
+from pipeline.classifier import Classifier
+from pipeline.files import InputError, in_a_line, interruptible, note_time
 
 FOLDER = Path("data/heads")
 
@@ -30,21 +32,40 @@ def main(head_class: Any) -> None:
     start = time.perf_counter()
     classifier = head.fit(splits["train"], splits["val"], seed)
     seconds = time.perf_counter() - start
-    if not classifier.is_finite():
-        raise InputError(
-            f"params.yaml: heads.{name}: the fit ended in NaN or infinite weights; nothing is written. Lower its rate or power"
-        )
+    check(classifier, name, kind, splits["train"])
     target = FOLDER / f"{name}.safetensors"
     classifier.save(target)
     note_time(f"head@{name}", target, seconds)
-    chosen = "".join(
-        f", {key} {value:g} chosen on {classifier.record['selected_on']}" for key, value in classifier.record.get("chosen", {}).items()
-    )
+    selected_on = classifier.record.get("selected_on", "nothing")
+    chosen = "".join(f", {key} {value:g} chosen on {selected_on}" for key, value in classifier.record.get("chosen", {}).items())
     train = splits["train"]
     print(
         f"{name}: {len(train.labels):,} x {train.dim} features of {train.classes} classes, {train.source}, fitted in {seconds:.2f} s "
         f"on {place()}{chosen} -> {target}"
     )
+
+
+def check(classifier: Any, name: str, kind: str, train: features.Features) -> None:
+    """Refuse what a head must not return; nothing is written then.
+
+    Raises
+    ------
+    InputError
+        If it is no Classifier, does not fit the features and classes, is not finite, or notes what JSON cannot hold.
+    """
+    made = f"pipeline/heads/{kind}.py: fit"
+    if not isinstance(classifier, Classifier):
+        raise InputError(f"{made} returned {type(classifier).__name__}, expected a Classifier of pipeline/classifier.py")
+    if problem := classifier.problem(train.dim, train.classes):
+        raise InputError(f"{made}: {problem}")
+    try:
+        json.dumps(classifier.record)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{made}: the record is not plain JSON values ({in_a_line(error)}); `.item()` or `.tolist()` makes such") from None
+    if not classifier.is_finite():
+        raise InputError(
+            f"params.yaml: heads.{name}: the fit ended in NaN or infinite weights; nothing is written. Lower its rate or power"
+        )
 
 
 def place() -> str:

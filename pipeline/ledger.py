@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,14 @@ def is_number(text: str) -> bool:
     return False
 
 
-def keep(cell: str, seed: int, new: list[dict[str, Any]]) -> None:
-    """Put rows of a cell and seed in the place of those that are there, of which those made on demand stay until they are made again."""
+def keep(cell: str, seed: int, new: list[dict[str, Any]], others: Sequence[str] = ()) -> None:
+    """Put rows of a cell and seed in the place of those that are there, of which those made on demand stay until they are made again.
+
+    others : heads whose rows stay likewise, in the order that the rows shall have
+    """
     with alone(LOCK):
-        spared = set(ON_DEMAND) - {row["head"] for row in new}
+        spared = {*ON_DEMAND, *others} - {row["head"] for row in new}
         old = [row for row in read() if (row["cell"], row["seed"]) != (cell, str(seed)) or row["head"] in spared]
         rows = [{column: row[column] for column in COLUMNS} for row in (*new, *old)]
-        write_csv(FILE, sorted(rows, key=lambda row: (row["cell"], int(row["seed"]))))
+        place = {(cell, str(seed), head): number for number, head in enumerate([*others, *ON_DEMAND] if others else ())}
+        write_csv(FILE, sorted(rows, key=lambda row: (row["cell"], int(row["seed"]), place.get(tuple(str(row[key]) for key in KEY), 0))))

@@ -160,3 +160,18 @@ def method(package: str, name: Any, where: str) -> ModuleType:
     if name not in known(package):
         raise InputError(f"{FILE}: {where}: no {name!r} in pipeline/{package}/; known: {', '.join(known(package))}")
     return importlib.import_module(f"pipeline.{package}.{name}")
+
+
+def model_of(module: ModuleType, name: str) -> type[Params]:
+    """The class `name` of a method's module, which has its parameters.
+
+    Raises
+    ------
+    InputError
+        If the module has no such class, or it is no Params.
+    """
+    model = getattr(module, name, None)
+    if not (isinstance(model, type) and issubclass(model, Params)):
+        what = f"expected a class {name} of its parameters, derived from pipeline.params.Params"
+        raise InputError(f"{module.__name__.replace('.', '/')}.py: {what}")
+    return model

@@ -32,9 +32,11 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     some = argparse.ArgumentParser(add_help=False)
     example = "as in cifar100-lt-100/autoaugment/graloss, or …/ce+graloss, or …/ce+ce of two seeds: names of data/reproduction/cells.yaml"
-    some.add_argument("cells", nargs="+", metavar="CELL", help=example)
+    some.add_argument("cells", nargs="*", metavar="CELL", help=example)
     some.add_argument("--seed", type=int, nargs="+", default=[0], help="of stage one and the heads; the images are always the papers'")
     making = commands.add_parser("run", parents=[some], help="run cells")
+    making.add_argument("--stored", action="store_true", help=f"also every cell and seed of {stored.FOLDER}")
+    making.add_argument("--heads", nargs="+", metavar="HEAD", help="fit no other heads of cells.yaml, and leave the rows of others")
     making.add_argument("--root", default=os.environ.get("TAILCACHE_CIFAR"), help="folder of the data set; default: $TAILCACHE_CIFAR")
     making.add_argument("--train", action="store_true", help=f"train, also where {stored.FOLDER} has the backbone")
     making.add_argument("--images", action="store_true", help="also cRT and LWS over images, as the reference code has them")
@@ -57,7 +59,10 @@ def run(options: argparse.Namespace) -> None:
     if not Path(options.root).is_dir():
         raise InputError(f"reproduce: {options.root}: no such folder; name that of the data set, or make it for torchvision's download")
     known, root = cells.read(), str(Path(options.root).resolve())
-    wanted = [(cells.named(cell), seed) for seed in options.seed for cell in options.cells]
+    wanted = asked_for(options, stored.every() if options.stored else [])
+    for head in options.heads or ():
+        if head not in known.heads:
+            raise InputError(f"{cells.FILE}: heads: no {head!r}; known: {', '.join(known.heads)}")
     trees = {network: cells.compose(*network, root, known) for cell, seed in wanted for network in cells.networks(cell, seed)}
     for cell, seed in wanted:
         networks = cells.networks(cell, seed)
@@ -72,8 +77,9 @@ def run(options: argparse.Namespace) -> None:
         if len(networks) > 1:
             with place(cell, seed) as where:
                 sources = [folder(*network) for network in networks]
-                where.put_together(cells.compose(networks[0][0], seed, root, known) | {"heads": known.heads_of(cell)}, sources)
-                keep(cell, seed, where, sources)
+                tree = cells.compose(networks[0][0], seed, root, known) | {"heads": known.heads_of(cell)}
+                where.put_together(where.limited(tree, options.heads), sources)
+                keep(cell, seed, where, sources, others_of(tree, options))
 
 
 def make(cell: str, seed: int, tree: Tree, full: Tree, options: argparse.Namespace) -> None:
@@ -81,8 +87,9 @@ def make(cell: str, seed: int, tree: Tree, full: Tree, options: argparse.Namespa
     with place(cell, seed) as where:
         if options.train:
             where.give_up_stored()
-        where.make(tree, None if options.train else stored.file(cell, seed))
-        keep(cell, seed, where, [where.path])
+        where.make(where.limited(tree, options.heads), None if options.train else stored.file(cell, seed))
+        others = others_of(tree, options)
+        keep(cell, seed, where, [where.path], others)
         kinds = image_level.KINDS if options.images else list(finished.over_images(where.path))
         for kind in kinds:
             if not finished.over_images(where.path).get(kind):
@@ -91,7 +98,20 @@ def make(cell: str, seed: int, tree: Tree, full: Tree, options: argparse.Namespa
         if in_full:
             where.judge_in_full(full)
         if kinds or in_full:
-            keep(cell, seed, where, [where.path])
+            keep(cell, seed, where, [where.path], others)
+
+
+def asked_for(options: argparse.Namespace, more: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The cells and seeds of a command line, and more."""
+    wanted = [(cells.named(cell), seed) for seed in options.seed for cell in options.cells] + more
+    if not wanted:
+        raise InputError("reproduce: which cells? Name some, as in `python -m pipeline.reproduce run cifar100-lt-100/autoaugment/graloss`")
+    return list(dict.fromkeys(wanted))
+
+
+def others_of(tree: Tree, options: argparse.Namespace) -> list[str]:
+    """All heads and ensembles of a cell, where `--heads` asks for some alone; else none."""
+    return [*tree["heads"], *tree["evaluate"]["ensembles"]] if options.heads else []
 
 
 def folder(cell: str, seed: int) -> Path:
@@ -107,17 +127,17 @@ def place(cell: str, seed: int) -> Iterator[Place]:
         yield Place(path, lock)
 
 
-def keep(cell: str, seed: int, where: Place, networks: list[Path]) -> None:
-    """Put the rows of a finished cell into runs.csv."""
+def keep(cell: str, seed: int, where: Place, networks: list[Path], others: list[str]) -> None:
+    """Put the rows of a finished cell into runs.csv; those of `others` stay as they are where they were not made here."""
     new = finished.rows(cell, seed, where.path, networks)
-    ledger.keep(cell, seed, new)
+    ledger.keep(cell, seed, new, others)
     print(f"reproduce: {cell}, seed {seed}: {len(new)} heads -> {ledger.FILE}")
 
 
 def store(options: argparse.Namespace) -> None:
     """Store the backbones of cells that have been run."""
-    known, asked = cells.read(), itertools.product(map(cells.named, options.cells), options.seed)
-    networks = itertools.chain.from_iterable(itertools.starmap(cells.networks, asked))
+    known = cells.read()
+    networks = itertools.chain.from_iterable(itertools.starmap(cells.networks, asked_for(options, [])))
     for network, tree in {network: cells.compose(*network, "", known) for network in networks}.items():
         with place(*network) as where:
             where.former(tree)

@@ -42,14 +42,18 @@ def of_every_cell(known: Cells) -> set[str]:
 def matrix(rows: Rows, figure: str) -> Table:
     """A figure of every head (columns) of every cell (rows), mean and spread over seeds; the best head of each cell is marked.
 
-    A head that saw the whole training set has no place here.
+    A head that has not all seeds of its cell says how many, and is not the best: other seeds are other networks. A head that saw the whole
+    training set has no place here.
     """
     heads = list(dict.fromkeys(row["head"] for row in rows if row["head"] != published.FULL))
     lines = []
     for cell in cells_of(rows):
         values = {head: figures(of(rows, cell, head), figure) for head in heads}
-        top = max((v.mean() for v in values.values() if len(v)), default=None)
-        lines.append([Cell(cell), *(Cell(tables.mean_std(v), bool(len(v)) and v.mean() == top) for v in values.values())])
+        n = max(map(len, values.values()))
+        top = max((v.mean() for v in values.values() if len(v) == n), default=None) if n else None
+        best = {head: bool(n) and len(v) == n and v.mean() == top for head, v in values.items()}
+        texts = {head: tables.mean_std(v) + f" (n = {len(v)})" * (0 < len(v) < n) for head, v in values.items()}
+        lines.append([Cell(cell), *(Cell(texts[head], best[head]) for head in heads)])
     title = f"Every head, {SAID[figure]}: test accuracy in percent, the best of each cell in MARK"
     return Table(title, ["cell", *heads], [False, *[True] * len(heads)], lines, [])
 

@@ -21,6 +21,12 @@ def file(cell: str, seed: int) -> Path:
     return FOLDER / cell / f"seed-{seed}.safetensors"
 
 
+def every() -> list[tuple[str, int]]:
+    """Cell and seed of each stored backbone."""
+    files = [path.relative_to(FOLDER) for path in FOLDER.rglob("seed-*.safetensors")]
+    return sorted((path.parent.as_posix(), int(path.stem.removeprefix("seed-"))) for path in files)
+
+
 def store(cell: str, seed: int, folder: Path, parameters: dict[str, Any]) -> Path:
     """Store the backbone that was trained in a folder; `parameters` are those of its training.
 

@@ -1,12 +1,10 @@
-"""A table of text in four formats: for a terminal, as Markdown, LaTeX (booktabs) and CSV."""
+"""A table of text in three formats: for a terminal, as Markdown and LaTeX (booktabs)."""
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,12 +135,3 @@ def plain(text: str) -> str:
     """Text that LaTeX prints as it is; a cell that begins with a bracket would be an argument of the line break before it."""
     safe = "".join(LATEX.get(letter, letter) for letter in text)
     return f"{{}}{safe}" if safe.startswith("[") else safe
-
-
-def comma_separated(records: Sequence[dict[str, Any]]) -> str:
-    """CSV of records of equal keys; None is an empty cell."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, records[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue().rstrip("\n")

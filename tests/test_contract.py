@@ -1,13 +1,18 @@
 """What a user may rely on whatever the head: one contract for every file of pipeline/heads, a new one included."""
 
 import dataclasses
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from pipeline import head as head_stage
 from pipeline import params
 from pipeline.classifier import Classifier
-from tests.conftest import make_features
+from pipeline.files import InputError
+from tests.conftest import ROOT, make_features
 
 KINDS = params.known("heads")
 CLOSED_FORM = {"joint", "tau", "logit_adjust", "ncm", "lda"}  # the others draw their batches, and agree in what they predict
@@ -119,3 +124,45 @@ class TestEveryHead:
         fitted = head(kind).fit(train, val, 0)
         assert fitted.scores(val.features).dtype == np.float32
         assert all(array.dtype == np.float32 for pair in fitted.layers for array in pair)
+
+
+WRONG = [
+    (None, "returned NoneType, expected a Classifier"),
+    (np.zeros(3), "returned ndarray, expected a Classifier"),
+    (Classifier(), "has layers and means, or neither"),
+    (
+        Classifier.linear(np.zeros((8, 5)), np.zeros(5)),
+        r"weight and bias are \(8, 5\) and \(5,\), expected",
+    ),
+    (Classifier.linear(np.zeros((4, 8)), np.zeros(4)), r"weight and bias are \(4, 8\)"),
+    (Classifier.linear(np.zeros((5, 8)), np.zeros((5, 1))), r"weight and bias are \(5, 8\) and \(5, 1\)"),
+    (Classifier.linear(np.zeros((5, 8)), np.float32(0)), r"weight and bias are \(5, 8\) and \(\)"),
+    (Classifier(means=np.zeros((5, 7))), r"means are \(5, 7\), expected \(5, 8\)"),
+    (Classifier(layers=((np.zeros((3, 8)), np.zeros(3)), (np.zeros((5, 4)), np.zeros(5)))), r"weight and bias of layer 1 are \(5, 4\)"),
+    (Classifier.linear(np.zeros((5, 8)), np.zeros(5), record={"c": np.float32(1)}), "the record is not plain JSON values"),
+]
+
+
+@pytest.mark.parametrize(("returned", "message"), WRONG)
+def test_what_a_head_must_not_return_is_a_line(returned, message, train):
+    with pytest.raises(InputError, match=rf"^pipeline/heads/mine.py: fit:? {message}"):
+        head_stage.check(returned, "mine", "mine", train)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("class Ridge: ...\nmain(Head)", "expected a class Head of its parameters, derived from pipeline.params.Params"),
+        ("class Head: ...\nif 0: main(Head)", "expected a class Head of its parameters"),
+        ("from pipeline.params import Params\nclass Head(Params): ...", "should end in `if __name__"),
+    ],
+)
+def test_a_file_that_is_no_head_is_a_line(tmp_path, code, message):
+    """In a copy of the code, as the file would lie in pipeline/heads/."""
+    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "pipeline/heads/mine.py").write_text(f"{code.replace('main(Head)', 'pass  # main(Head)')}\n")
+    tree = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(tree.replace("heads:\n", "heads:\n  mine: {kind: mine}\n", 1))
+    done = subprocess.run([sys.executable, "-m", "pipeline.check"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("pipeline/heads/mine.py: ") and message in done.stderr and done.stderr.count("\n") == 1

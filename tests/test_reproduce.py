@@ -113,6 +113,29 @@ def test_features_of_two_seeds_go_side_by_side(project):  # noqa: F811
 
 
 @pytest.mark.slow
+def test_some_heads_are_fitted_and_the_rows_of_others_stay(project, capfd):  # noqa: F811
+    cell = "cifar10-lt-2/plain/ce"
+
+    def ran(*arguments):
+        capfd.readouterr()
+        project("run", *arguments)
+        return re.findall(r"seed-0: (\S+)", capfd.readouterr().out)
+
+    ledger.keep(cell, 0, [dict.fromkeys(ledger.COLUMNS, "") | {"cell": cell, "seed": 0, "head": head} for head in ("vote", "joint", "crt")])
+    assert ran(cell, "--heads", "crt") == ["prepare", "train", "extract", "heads.crt", "evaluate"]
+    assert [(row["head"], bool(row["all"])) for row in rows()] == [("joint", False), ("crt", True), ("vote", False)]
+    project("store", cell)
+    shutil.rmtree(reproduce.WORK)
+    assert ran("--stored", "--heads", "lws") == ["prepare", "backbone", "extract", "heads.lws", "evaluate"]
+    assert [(row["head"], bool(row["all"])) for row in rows()] == [("joint", False), ("crt", True), ("lws", True), ("vote", False)]
+    assert ran(cell) == ["heads.joint", "heads.tau", "heads.crt", "evaluate"]
+    assert all(row["all"] for row in rows())
+    fitted = reproduce.folder(cell, 0) / "data/heads/crt.safetensors"
+    os.utime(fitted, (0, 0))  # as if pipeline/heads/crt.py had been edited since
+    assert ran(cell, "--heads", "lws") == ["heads.crt", "evaluate"]
+
+
+@pytest.mark.slow
 def test_a_terminated_run_takes_its_stage_with_it(project):  # noqa: F811
     known = params.read(cells.FILE)
     known["common"]["train"]["epochs"] = 10_000
@@ -160,6 +183,11 @@ def test_without_rows_or_data_there_is_a_line(project, monkeypatch):  # noqa: F8
         project("table", "--write", "page.md")
     with pytest.raises(InputError, match="cells.yaml: methods: no 'cee'"):
         project("store", "cifar10-lt-2/plain/cee")
+    for command in ("run", "store"):
+        with pytest.raises(InputError, match="reproduce: which cells"):
+            project(command)
+    with pytest.raises(InputError, match="cells.yaml: heads: no 'afq'; known: joint, tau_val, crt, lws"):
+        project("run", "cifar10-lt-2/plain/ce", "--heads", "afq")
     with pytest.raises(InputError, match="nowhere: no such folder"):
         project("run", "cifar10-lt-2/plain/ce", "--root", "nowhere")
     assert not reproduce.WORK.exists() and not reproduce.Path("nowhere").exists()

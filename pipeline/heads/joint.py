@@ -1,4 +1,8 @@
-"""The classifier that stage one trained together with the backbone: the baseline ("Joint" in Kang et al. 2020)."""
+"""The classifier that stage one trained together with the backbone: the baseline ("Joint" in Kang et al. 2020).
+
+It is handed on as it is, so it alone may also predict a class without training images, which every other head leaves out: an imported
+classifier may know it (CLIP's, from its name).
+"""
 
 from __future__ import annotations
 

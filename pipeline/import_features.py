@@ -130,7 +130,7 @@ def convert(path: Path, options: argparse.Namespace) -> tuple[str, str]:
     if not has_split(arrays):
         text += f" (cut: {options.shares.test:g} of each class for test, {options.shares.val:g} for val, seed {options.seed})"
     text += f"; {classes} classes, {counts.max():,} training images in the largest, {counts[counts > 0].min():,} in the smallest"
-    text += f", none in {(counts == 0).sum()}" if (counts == 0).any() else ""
+    text += f", classes without any: {(counts == 0).sum()}" if (counts == 0).any() else ""
     return text + (f"; not used: {', '.join(unused)}" if unused else ""), origin
 
 

@@ -163,7 +163,7 @@ def test_half_precision_stays_half(convert):
 
 def test_classes_may_have_no_image_and_training_may_lack_some(convert):
     make_npz(content(classes=np.array(5), weight=None, bias=None, labels=np.where(content()["split"] == "train", 0, 3)))
-    assert "5 classes, 6 training images in the largest, 6 in the smallest, none in 4" in convert("clip.npz", "--epochs", "1")
+    assert "5 classes, 6 training images in the largest, 6 in the smallest, classes without any: 4" in convert("clip.npz", "--epochs", "1")
     assert features.load(TARGET, "train")["train"].stage_one("joint").classes == 5
 
 

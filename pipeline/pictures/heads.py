@@ -67,7 +67,8 @@ def change(found: Results) -> Figure:
 
 def norms(found: Results) -> Figure:
     """Norm of each class's weights, of the mean norm of its head, classes sorted by size (Kang et al. 2020, figure 2, left)."""
-    figure = Figure(figsize=(6.4, 3.6))
+    columns = 1 + len(found.norms) // 14  # of the legend
+    figure = Figure(figsize=(5.2 + 1.3 * columns, 3.6))
     axes = figure.subplots()
     for place, (name, values) in enumerate(found.norms.items()):
         if values.any():
@@ -75,7 +76,7 @@ def norms(found: Results) -> Figure:
     by_size(axes, found)
     axes.set_ylabel("weight norm / mean over classes")
     axes.set_ylim(0, None)
-    axes.legend(ncols=1 + len(found.norms) // 10, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axes.legend(ncols=columns, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handlelength=3.2)
     return figure
 
 
@@ -92,8 +93,12 @@ def tau(found: Results) -> Figure:
     axes.plot(GRID, everything, color=mpl.rcParams["text.color"], linewidth=2.2, label="all")
     best = int(everything.argmax())
     axes.plot(GRID[best], everything[best], "o", color=mpl.rcParams["text.color"])
-    axes.annotate(f"τ = {GRID[best]:g}", (GRID[best], everything[best]), textcoords="offset points", xytext=(0, 7), ha="center")
-    axes.set(title=f"on {split} images", xlabel="τ", ylabel="accuracy (percent)", ylim=(0, 102), xlim=(GRID[0], GRID[-1]))
+    lowest = min(np.min(line.get_ydata()) for line in axes.lines)
+    axes.axvline(GRID[best], color=mpl.rcParams["axes.edgecolor"], linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+    right = best < len(GRID) // 2  # of the line, where there is more room
+    beside = {"textcoords": "offset points", "xytext": (5 if right else -5, 0), "ha": "left" if right else "right"}
+    axes.annotate(f"τ = {GRID[best]:g}", (GRID[best], 0.04), xycoords=axes.get_xaxis_transform(), **beside)
+    axes.set(title=f"on {split} images", xlabel="τ", ylabel="accuracy (percent)", ylim=(max(lowest - 8, -1), 102), xlim=(GRID[0], GRID[-1]))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 

@@ -37,11 +37,13 @@ class Place(NamedTuple):
     path: Path
     lock: int
 
-    def make(self, tree: Tree, trained: Path | None = None) -> None:
+    def make(self, tree: Tree, trained: Path | None = None, heads: list[str] | None = None) -> None:
         """Run the stages whose results are missing.
 
         trained : a backbone to take instead of training, if it is there and of the same parameters
+        heads : the only ones to fit; None stands for all
         """
+        tree = self.limited(tree, heads)
         self.start(tree)
         for stage, made in STAGES.items():
             if (self.path / made).exists() or (stage == "train" and trained and self.take(trained, tree)):
@@ -49,7 +51,7 @@ class Place(NamedTuple):
             if stage == "train":
                 self.note_beginning()
             self.call(stage)
-        self.judge(tree)
+        self.judge(tree, heads)
 
     def take(self, trained: Path, tree: Tree) -> bool:
         """Take a stored backbone, with what was made of a former one gone first; whether there was one of these parameters."""
@@ -71,18 +73,19 @@ class Place(NamedTuple):
         """
         finished.note(self.path, {"revision": provenance.revision("pipeline", cells.FILE.as_posix()), "device": device_name()})
 
-    def put_together(self, tree: Tree, sources: list[Path]) -> None:
+    def put_together(self, tree: Tree, sources: list[Path], heads: list[str] | None = None) -> None:
         """Fit and judge heads on features of several networks side by side.
 
         tree : parameters of any of the networks, with the seed of these heads
+        heads : as in `make`
         """
-        tree = {**tree, "features": TOGETHER.as_posix()}
+        tree = self.limited({**tree, "features": TOGETHER.as_posix()}, heads)
         self.start(tree)
         caches = [(source / extract.FILE).resolve() for source in sources]
         made = self.path / TOGETHER
         if not made.exists() or made.stat().st_mtime < max(cache.stat().st_mtime for cache in caches):
             self.call("concatenate", "--name", TOGETHER.stem, *map(str, caches))
-        self.judge(tree)
+        self.judge(tree, heads)
 
     def judge_in_full(self, tree: Tree) -> None:
         """Fit and judge a classifier on features of the whole training set, in a folder beside the backbone's results."""
@@ -91,23 +94,21 @@ class Place(NamedTuple):
         shutil.copy(self.path / backbone.FILE, inner.path / backbone.FILE)
         inner.make(tree)
 
-    def judge(self, tree: Tree) -> None:
-        """Fit the heads that are missing or older than their kind's file, and evaluate all where one is new."""
+    def judge(self, tree: Tree, heads: list[str] | None) -> None:
+        """Fit the heads that are missing, and those of `heads` that are older than their kind's file; evaluate all where one is new."""
         judged = self.path / JUDGED
         fitted = [self.path / HEADS / f"{head}.safetensors" for head in tree["heads"]]
         for path in fitted:
             kind = tree["heads"][path.stem]["kind"]
             code = CODE / f"pipeline/heads/{kind}.py"
-            if not path.exists() or path.stat().st_mtime < code.stat().st_mtime:
+            asked = heads is None or path.stem in heads
+            if not path.exists() or (asked and path.stat().st_mtime < code.stat().st_mtime):
                 self.call(f"heads.{kind}", path.stem)
         if not judged.exists() or judged.stat().st_mtime < max(path.stat().st_mtime for path in fitted):
             self.call("evaluate")
 
     def limited(self, tree: Tree, heads: list[str] | None) -> Tree:
-        """The same parameters with those heads alone that are asked for or fitted here already, and the ensembles of such.
-
-        heads : None asks for all
-        """
+        """The same parameters with those heads alone that are asked for (None: all) or fitted here already, and the ensembles of such."""
         if heads is None:
             return tree
         there = {path.stem for path in (self.path / HEADS).glob("*.safetensors")}

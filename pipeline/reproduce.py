@@ -78,8 +78,8 @@ def run(options: argparse.Namespace) -> None:
             with place(cell, seed) as where:
                 sources = [folder(*network) for network in networks]
                 tree = cells.compose(networks[0][0], seed, root, known) | {"heads": known.heads_of(cell)}
-                where.put_together(where.limited(tree, options.heads), sources)
-                keep(cell, seed, where, sources, others_of(tree, options))
+                where.put_together(tree, sources, options.heads)
+                keep(cell, seed, where, sources, tree, options.heads)
 
 
 def make(cell: str, seed: int, tree: Tree, full: Tree, options: argparse.Namespace) -> None:
@@ -87,9 +87,8 @@ def make(cell: str, seed: int, tree: Tree, full: Tree, options: argparse.Namespa
     with place(cell, seed) as where:
         if options.train:
             where.give_up_stored()
-        where.make(where.limited(tree, options.heads), None if options.train else stored.file(cell, seed))
-        others = others_of(tree, options)
-        keep(cell, seed, where, [where.path], others)
+        where.make(tree, None if options.train else stored.file(cell, seed), options.heads)
+        keep(cell, seed, where, [where.path], tree, options.heads)
         kinds = image_level.KINDS if options.images else list(finished.over_images(where.path))
         for kind in kinds:
             if not finished.over_images(where.path).get(kind):
@@ -98,7 +97,7 @@ def make(cell: str, seed: int, tree: Tree, full: Tree, options: argparse.Namespa
         if in_full:
             where.judge_in_full(full)
         if kinds or in_full:
-            keep(cell, seed, where, [where.path], others)
+            keep(cell, seed, where, [where.path], tree, options.heads)
 
 
 def asked_for(options: argparse.Namespace, more: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -107,11 +106,6 @@ def asked_for(options: argparse.Namespace, more: list[tuple[str, int]]) -> list[
     if not wanted:
         raise InputError("reproduce: which cells? Name some, as in `python -m pipeline.reproduce run cifar100-lt-100/autoaugment/graloss`")
     return list(dict.fromkeys(wanted))
-
-
-def others_of(tree: Tree, options: argparse.Namespace) -> list[str]:
-    """All heads and ensembles of a cell, where `--heads` asks for some alone; else none."""
-    return [*tree["heads"], *tree["evaluate"]["ensembles"]] if options.heads else []
 
 
 def folder(cell: str, seed: int) -> Path:
@@ -127,9 +121,14 @@ def place(cell: str, seed: int) -> Iterator[Place]:
         yield Place(path, lock)
 
 
-def keep(cell: str, seed: int, where: Place, networks: list[Path], others: list[str]) -> None:
-    """Put the rows of a finished cell into runs.csv; those of `others` stay as they are where they were not made here."""
-    new = finished.rows(cell, seed, where.path, networks)
+def keep(cell: str, seed: int, where: Place, networks: list[Path], tree: Tree, heads: list[str] | None) -> None:
+    """Put the rows of a finished cell into runs.csv; of some `heads` alone, theirs and those of votes that they take part in."""
+    new, others = finished.rows(cell, seed, where.path, networks), []
+    if heads:
+        votes = tree["evaluate"]["ensembles"]
+        others = [*tree["heads"], *votes]
+        asked = {*heads, *ledger.ON_DEMAND, *(name for name, voters in votes.items() if set(voters) & set(heads))}
+        new = [row for row in new if row["head"] in asked]
     ledger.keep(cell, seed, new, others)
     print(f"reproduce: {cell}, seed {seed}: {len(new)} heads -> {ledger.FILE}")
 

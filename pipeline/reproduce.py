@@ -60,6 +60,8 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"reproduce: {options.root}: no such folder; name that of the data set, or make it for torchvision's download")
     known, root = cells.read(), str(Path(options.root).resolve())
     wanted = asked_for(options, stored.every() if options.stored else [])
+    if options.heads and options.images:
+        raise InputError("reproduce: --images takes its parameters from crt and lws; leave --heads out")
     for head in options.heads or ():
         if head not in known.heads:
             raise InputError(f"{cells.FILE}: heads: no {head!r}; known: {', '.join(known.heads)}")

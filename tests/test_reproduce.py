@@ -203,6 +203,7 @@ def test_without_rows_or_data_there_is_a_line(project, monkeypatch):  # noqa: F8
         (["cifar10-lt-2/plain/ce", "--seed", "0", "-1"], "data/reproduction/cells.yaml: cifar10-lt-2/plain/ce: seed.train: "),
         (["cifar10-lt-2/plain/ce", "cifar10-lt-2/plain/erm"], "data/reproduction/cells.yaml: methods: no 'erm'"),
         (["cifar10-lt-2/plain/ldam_drw", "--images"], "reproduce: cifar10-lt-2/plain/ldam_drw has a cosine classifier"),
+        (["cifar10-lt-2/plain/ce", "--heads", "tau_val", "--images"], "reproduce: --images takes its parameters from crt and lws"),
         (["cifar10-lt-2/plain/ce+ldam_drw"], "reproduce: cifar10-lt-2/plain/ldam_drw has a cosine classifier"),
     ],
 )

@@ -88,8 +88,7 @@ def entries(row: Row, numbers: list[Number]) -> list[Entry]:
 
 def matches(row: Row, number: Number) -> bool:
     """Whether a published number is the counterpart of ours, under the same augmentation."""
-    augmentation = {**number.inferred, **number.protocol}.get("train.augment")
-    return published.counterpart(row, number) and augmentation == row.parameters["train.augment"]
+    return published.counterpart(row, number) and number.made_with("train.augment") == row.parameters["train.augment"]
 
 
 def by_group(values: dict[str, float | None]) -> str:

@@ -19,13 +19,12 @@ def main() -> None:
     tree = params.read()
     check(tree)
     chosen, file = tree["train"], params.features_file(tree)
-    stage_one = (
-        f"Data {tree['data']['name']}; stage one {chosen['loss']}, mix {chosen['mix']}, re-weighting {chosen['reweight']}, "
-        f"{chosen['epochs']} epochs"
-    )
-    if file != extract.FILE:
-        stage_one = f"Features {file}{'' if file.exists() else ', which is not there yet'}"
-    print(f"params.yaml: all good. {stage_one}; heads {', '.join(tree['heads'])}.")
+    if file == extract.FILE:
+        methods_chosen = f"stage one {chosen['loss']}, mix {chosen['mix']}, re-weighting {chosen['reweight']}"
+        before_heads = f"Data {tree['data']['name']}; {methods_chosen}, {chosen['epochs']} epochs"
+    else:
+        before_heads = f"Features {file}{'' if file.exists() else ', which is not there yet'}"
+    print(f"params.yaml: all good. {before_heads}; heads {', '.join(tree['heads'])}.")
 
 
 def check(tree: dict[str, Any]) -> None:

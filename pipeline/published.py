@@ -45,6 +45,10 @@ class Number(NamedTuple):
     protocol: dict[str, str]
     inferred: dict[str, str]
 
+    def made_with(self, key: str) -> str | None:
+        """A parameter that the number was made with, stated or inferred; None where neither tells."""
+        return self.protocol.get(key, self.inferred.get(key))
+
 
 def read(path: Path = FILE) -> list[Number]:
     """All published numbers.

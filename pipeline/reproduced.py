@@ -116,7 +116,7 @@ def comparable(number: Number, tree: dict) -> bool:
 
 def epochs_of(number: Number) -> int | None:
     """How long a published network was trained, where that is known."""
-    known = {**number.inferred, **number.protocol}.get("train.epochs")
+    known = number.made_with("train.epochs")
     return int(known) if known else None
 
 

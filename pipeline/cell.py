@@ -49,7 +49,7 @@ class Place(NamedTuple):
             if (self.path / made).exists() or (stage == "train" and trained and self.take(trained, tree)):
                 continue
             if stage == "train":
-                self.note_beginning()
+                self.note_beginning(tree["train"]["compile"])
             self.call(stage)
         self.judge(tree, heads)
 
@@ -66,12 +66,14 @@ class Place(NamedTuple):
         if "train_seconds" in finished.about(self.path):
             self.drop(Path(backbone.FILE), Path(finished.ABOUT))
 
-    def note_beginning(self) -> None:
-        """Note which commit a training begins or goes on with, which it only does with the same code, and on which device.
+    def note_beginning(self, compiled: bool) -> None:
+        """Note which commit a training begins or goes on with, which it only does with the same code, on which device, and whether
+        compiled.
 
         That runs.csv has rows which are not committed yet does not make the code another one.
         """
-        finished.note(self.path, {"revision": provenance.revision("pipeline", cells.FILE.as_posix()), "device": device_name()})
+        where = f"{device_name()}{', compiled' * compiled}"
+        finished.note(self.path, {"revision": provenance.revision("pipeline", cells.FILE.as_posix()), "device": where})
 
     def put_together(self, tree: Tree, sources: list[Path], heads: list[str] | None = None) -> None:
         """Fit and judge heads on features of several networks side by side.
@@ -168,8 +170,11 @@ class Place(NamedTuple):
 
 
 def of_training(tree: Tree) -> Tree:
-    """What a backbone is trained with: of losses and the like the one that was chosen; not where the data set lies."""
+    """What a backbone is trained with: of losses and the like the one that was chosen. Neither where the data set lies nor whether
+    operations were fused, which is noted with the device.
+    """
     own = {name: params.find(tree, name) for name in ("seed", "train", "features")}
+    own["train"] = {key: value for key, value in (own["train"] or {}).items() if key != "compile"}
     for section, of in methods.SECTIONS.items():
         own[f"{section}.{of.chosen_by}"] = params.find(tree, f"{section}.{params.find(tree, of.chosen_by)}")
     return own | {"data": {**(tree.get("data") or {}), "root": None}}

@@ -17,7 +17,7 @@ HEADS_OF = {"crt": {"kind": "crt", "epochs": 1}, "tau": {"kind": "tau"}}
 TREE = {
     "seed": {"train": 0},
     "data": {"name": "digits", "root": "here"},
-    "train": {"loss": "ce", "mix": "none", "reweight": "none", "epochs": 4},
+    "train": {"loss": "ce", "mix": "none", "reweight": "none", "epochs": 4, "compile": False},
     "losses": {"ce": {}, "focal": {"gamma": 1.0}},
     "extract": {"views": 0},
     "features": "data/features.h5",
@@ -195,6 +195,19 @@ def test_a_stored_backbone_of_the_same_parameters_is_taken_instead_of_training(p
     assert ran == ALL * 2
     with pytest.raises(InputError, match="nowhere/data/backbone.safetensors: not there yet; `python -m pipeline.reproduce run a-1/b/c`"):
         stored.store("a-1/b/c", 0, Path("nowhere"), {})
+
+
+def test_a_compiled_training_says_so_and_its_backbone_is_taken_like_any(place, ran):
+    compiled = with_("train.compile", True)
+    noted = Place(Path("compiled"), 0)
+    noted.make(compiled)
+    assert finished.about(noted.path)["device"] == f"{finished.about(place.path)['device']}, compiled"
+    ran.clear()
+    noted.make(TREE)
+    assert ran == []
+    trained = stored.store("a-1/b/c", 0, noted.path, cell.of_training(TREE))
+    Place(Path("other"), 0).make(compiled, trained)
+    assert ran == [stage for stage in ALL if stage != "train"]
 
 
 def test_seconds_of_a_training_that_went_on_are_those_of_all_its_images(place):

@@ -23,7 +23,7 @@ def test_every_cell_is_sound(parts):
     check.check(tree)
     assert tree["seed"] == {"subset": 0, "train": 2, "heads": 2}
     assert tree["data"]["ratio"] == 100
-    assert tree["train"]["backbone"] == {"family": "cifar_resnet", "depth": 32, "width": 16}
+    assert tree["train"]["backbone"] == {"family": "cifar_resnet", "depth": 32, "width": 64 if recipe == "autoaugment_wide" else 16}
     assert list(tree["heads"]) == list(KNOWN.heads_of(f"{data}-100/{recipe}/{method}"))
 
 

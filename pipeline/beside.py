@@ -87,8 +87,10 @@ def entries(row: Row, numbers: list[Number]) -> list[Entry]:
 
 
 def matches(row: Row, number: Number) -> bool:
-    """Whether a published number is the counterpart of ours, under the same augmentation."""
-    return published.counterpart(row, number) and number.made_with("train.augment") == row.parameters["train.augment"]
+    """Whether a published number is the counterpart of ours, under the same augmentation and not of a smaller network."""
+    if not published.counterpart(row, number) or number.made_with("train.augment") != row.parameters["train.augment"]:
+        return False
+    return all(size >= row.parameters[f"train.backbone.{name}"] for name, size in number.sizes().items())
 
 
 def by_group(values: dict[str, float | None]) -> str:

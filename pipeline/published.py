@@ -22,7 +22,16 @@ from pipeline.tables import Cell, Table
 
 FILE = Path("data/reproduction/published.csv")
 FULL = "full"  # as a kind of head: a linear classifier on the whole, balanced training set
-PAPERS = {"mfw": "MFW", "decoupling": "Kang", "glag": "GLAG", "gml": "Suh and Seo 2023", "proco": "Du et al. 2024"}
+PAPERS = {
+    "mfw": "MFW",
+    "decoupling": "Kang",
+    "glag": "GLAG",
+    "gml": "Suh and Seo 2023",
+    "proco": "Du et al. 2024",
+    "weight_balancing": "Alshammari et al. 2022",
+    "glmc": "Du, Yang et al. 2023",
+    "sure": "Li et al. 2024",
+}
 SPLITS = ("all", "many", "medium", "few", "top5")
 SAME = {
     "data.name": "data",
@@ -48,6 +57,11 @@ class Number(NamedTuple):
     def made_with(self, key: str) -> str | None:
         """A parameter that the number was made with, stated or inferred; None where neither tells."""
         return self.protocol.get(key, self.inferred.get(key))
+
+    def sizes(self) -> dict[str, int]:
+        """Depth and width of its network, as far as they are known."""
+        known = {name: self.made_with(f"train.backbone.{name}") for name in ("depth", "width")}
+        return {name: int(text) for name, text in known.items() if text}
 
 
 def read(path: Path = FILE) -> list[Number]:

@@ -39,7 +39,7 @@ def main() -> None:
     making.add_argument("--heads", nargs="+", metavar="HEAD", help="fit no other heads of cells.yaml, and leave the rows of others")
     making.add_argument("--root", default=os.environ.get("TAILCACHE_CIFAR"), help="folder of the data set; default: $TAILCACHE_CIFAR")
     making.add_argument("--train", action="store_true", help=f"train, also where {stored.FOLDER} has the backbone")
-    making.add_argument("--compile", action="store_true", help="train with `train.compile: true`, which is several times faster on a GPU")
+    making.add_argument("--compile", action="store_true", help="train with `train.compile: true`, whatever cells.yaml says")
     making.add_argument("--images", action="store_true", help="also cRT and LWS over images, as the reference code has them")
     making.add_argument("--full", action="store_true", help="also a linear classifier on the whole training set, as in GLAG's table 1")
     making.set_defaults(do=run)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline import beside, cells, ledger, params, published, tables
-from pipeline.cells import Cells
+from pipeline.cells import Cells, Tree
 from pipeline.files import InputError
 from pipeline.ledger import FIGURES, IMAGES, Rows
 from pipeline.published import Number
@@ -59,27 +59,28 @@ def matrix(rows: Rows, figure: str) -> Table:
 
 
 def best(rows: Rows) -> Table:
-    """For each data set and number of networks the cell and head of the highest accuracy on validation images, beside the best that was
-    published, where anything was, but for networks that are known to have had more epochs. Cells of the most seeds are the candidates.
+    """For each data set, number and size of networks the cell and head of the highest accuracy on validation images, beside the best that
+    was published, where anything was, but for networks that are known to be larger or to have had more epochs. Cells of the most seeds are
+    the candidates.
     """
     known, numbers, lines = cells.read(), published.read(), []
-    for (data, networks), found in sorted(candidates(rows).items()):
-        seeds = max(map(len, found.values()))
-        accuracies = {key: [figures(same, column) for column in ("val", "all")] for key, same in found.items() if len(same) == seeds}
+    for (data, networks, network), ours in sorted(candidates(rows, known).items()):
+        seeds = max(map(len, ours.values()))
+        accuracies = {key: [figures(same, column) for column in ("val", "all")] for key, same in ours.items() if len(same) == seeds}
         cell, head = max(accuracies, key=lambda key: accuracies[key][0].mean())
         val, test = accuracies[cell, head]
-        parameters = cells.compose(cells.networks(cell)[0][0], 0, "", known)
-        theirs = max(
-            (number for number in numbers if comparable(number, parameters)), key=lambda number: float(number.row["value"]), default=None
-        )
-        texts = [data, str(networks), cell.partition("/")[2], head, tables.mean_std(val), tables.mean_std(test), str(seeds)]
+        tree = parameters(cell, known)
+        found = [number for number in numbers if comparable(number, tree)]
+        theirs = max(found, key=lambda number: float(number.row["value"]), default=None)
+        texts = [data, str(networks), network.removeprefix("family "), cell.partition("/")[2], head]
+        texts += [tables.mean_std(val), tables.mean_std(test), str(seeds)]
         lines.append([Cell(text) for text in texts + (against(theirs, test.mean()) if theirs else ["–"] * 4)])
-    columns = ["data", "networks", "cell", "head", "validation", "test", "n", "published", "difference", "whose", "remarks"]
+    columns = ["data", "networks", "each", "cell", "head", "validation", "test", "n", "published", "difference", "whose", "remarks"]
     title = (
-        "Chosen on validation images among cells of the most seeds, beside the best of published.csv (one network, of no more epochs "
-        "where they are stated): accuracy in percent"
+        "Chosen on validation images among cells of the most seeds, beside the best of published.csv (one network of the same family, no "
+        "larger and of no more epochs where they are known): accuracy in percent"
     )
-    return Table(title, columns, [False, True, False, False, *[True] * 5, False, False], lines, [])
+    return Table(title, columns, [False, True, False, False, False, *[True] * 5, False, False], lines, [])
 
 
 def against(number: Number, ours: float) -> list[str]:
@@ -90,14 +91,20 @@ def against(number: Number, ours: float) -> list[str]:
     return [row["value"], tables.signed(ours - float(row["value"])), whose, "; ".join(filter(None, remarks))]
 
 
-def candidates(rows: Rows) -> dict[tuple[str, int], dict[tuple[str, str], Rows]]:
-    """Rows with an accuracy on validation images: by data set and number of networks, then by cell and head."""
-    found: dict[tuple[str, int], dict[tuple[str, str], Rows]] = {}
+def candidates(rows: Rows, known: Cells) -> dict[tuple[str, int, str], dict[tuple[str, str], Rows]]:
+    """Rows with an accuracy on validation images: by data set, number of networks and what each is, then by cell and head."""
+    found: dict[tuple[str, int, str], dict[tuple[str, str], Rows]] = {}
+    networks = {cell: in_words(parameters(cell, known)["train"]["backbone"]) for cell in cells_of(rows)}
     for row in rows:
         if row["val"]:
-            setting = row["cell"].partition("/")[0], len(cells.networks(row["cell"]))
+            setting = row["cell"].partition("/")[0], len(cells.networks(row["cell"])), networks[row["cell"]]
             found.setdefault(setting, {}).setdefault((row["cell"], row["head"]), []).append(row)
     return found
+
+
+def parameters(cell: str, known: Cells) -> Tree:
+    """Those of a cell's networks, which differ in their method alone."""
+    return cells.compose(cells.networks(cell)[0][0], 0, "", known)
 
 
 def figures(rows: Rows, column: str) -> np.ndarray:
@@ -105,13 +112,16 @@ def figures(rows: Rows, column: str) -> np.ndarray:
     return np.array([float(row[column]) for row in rows if row[column]])
 
 
-def comparable(number: Number, tree: dict) -> bool:
-    """Whether a published number is an accuracy over all classes of the same data, by a network that is not known to have been trained for
-    more epochs.
+def comparable(number: Number, tree: Tree) -> bool:
+    """Whether a published number is an accuracy over all classes of the same data, by a network of the same family that is not known to be
+    larger or to have been trained for more epochs.
     """
-    row, data = number.row, tree["data"]
+    row, data, train = number.row, tree["data"], tree["train"]
     same = (row["data"], row["imbalance"], row["ratio"]) == (data["name"], data["imbalance"], str(data["ratio"]))
-    return same and row["split"] == "all" and row["head"] != published.FULL and (epochs_of(number) or 0) <= tree["train"]["epochs"]
+    family = number.made_with("train.backbone.family") or train["backbone"]["family"]
+    if not same or row["split"] != "all" or row["head"] == published.FULL or family != train["backbone"]["family"]:
+        return False
+    return all(size <= train["backbone"][name] for name, size in number.sizes().items()) and (epochs_of(number) or 0) <= train["epochs"]
 
 
 def epochs_of(number: Number) -> int | None:

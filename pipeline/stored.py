@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline import backbone, finished
+from pipeline import backbone, finished, images
 from pipeline.files import InputError, read_json, replacing, write_json
 
 FOLDER = Path("data/reproduction/backbones")
@@ -35,8 +35,9 @@ def store(cell: str, seed: int, folder: Path, parameters: dict[str, Any]) -> Pat
     InputError
         If its training has not ended.
     """
-    if not (folder / backbone.FILE).exists():
-        raise InputError(f"reproduce: {folder / backbone.FILE}: not there yet; `python -m pipeline.reproduce run {cell}` trains it")
+    for made in (images.FILE, backbone.FILE):
+        if not (folder / made).exists():
+            raise InputError(f"reproduce: {folder / made}: not there yet; `python -m pipeline.reproduce run {cell}` makes it")
     target = file(cell, seed)
     with replacing(target) as temporary:
         shutil.copyfile(folder / backbone.FILE, temporary)

@@ -8,6 +8,7 @@ from tests.conftest import ROOT
 
 RUNS, PUBLISHED = (list(csv.DictReader((ROOT / f"data/reproduction/{name}.csv").open(encoding="utf-8"))) for name in ("runs", "published"))
 CE, GRALOSS, ADJUST, MFW = (f"autoaugment/{method}" for method in ("ce", "graloss", "logit_adjust", "mfw"))
+WIDE = "autoaugment_wide/graloss"
 LONG_CE, LONG_GRALOSS = "balanced_softmax/ce", "balanced_softmax/graloss"
 NAMES = {CE: "CE", GRALOSS: "GraLoss", ADJUST: "LogitLoss", LONG_CE: "CE", LONG_GRALOSS: "GraLoss"}  # in GLAG's table 6
 TITLES = {"crt": "cRT", "lws": "LWS"}
@@ -54,11 +55,12 @@ def below(cell, kind, ratio=100):
     return theirs - ours(cell, f"{kind}_views", ratio=ratio)
 
 
-def best_of(epochs):
-    """The best published accuracy of one network trained for so many epochs."""
+def best_of(epochs, width=16):
+    """The best published accuracy of one ResNet-32 of that width trained for so many epochs."""
     wanted = {"data": "cifar100", "imbalance": "exponential", "ratio": "100", "split": "all"}
     mine = [row for row in PUBLISHED if wanted.items() <= row.items()]
-    lasted = [row for row in mine if f"train.epochs={epochs};" in f"{row['protocol']};{row['inferred']};" and row["head"] != "full"]
+    known = {"train.backbone.depth=32", f"train.backbone.width={width}", f"train.epochs={epochs}"}
+    lasted = [row for row in mine if known <= {*row["protocol"].split(";"), *row["inferred"].split(";")} and row["head"] != "full"]
     return max(float(row["value"]) for row in lasted)
 
 

@@ -193,8 +193,10 @@ def test_a_stored_backbone_of_the_same_parameters_is_taken_instead_of_training(p
     Place(Path("third"), 0).make(with_("train.epochs", 5), trained)
     Place(Path("fourth"), 0).make(TREE, stored.file("a-1/b/c", 1))
     assert ran == ALL * 2
-    with pytest.raises(InputError, match="nowhere/data/backbone.safetensors: not there yet; `python -m pipeline.reproduce run a-1/b/c`"):
-        stored.store("a-1/b/c", 0, Path("nowhere"), {})
+    for missing in (backbone.FILE, images.FILE):
+        (place.path / missing).unlink()
+        with pytest.raises(InputError, match=f"cell/{missing}: not there yet; `python -m pipeline.reproduce run a-1/b/c`"):
+            stored.store("a-1/b/c", 0, place.path, {})
 
 
 def test_a_compiled_training_says_so_and_its_backbone_is_taken_like_any(place, ran):

@@ -13,6 +13,7 @@ from tests.runs_and_papers import (
     MFW,
     RETRAINED,
     TITLES,
+    WIDE,
     below,
     best_of,
     beyond,
@@ -49,7 +50,20 @@ CLAIMS = {
         ours("autoaugment/ce+graloss", "la_val"),
         *(best_of(epochs) for epochs in (200, 400)),
     ],
+    "One network four times as wide has {:.1f}, where the best published one of that width has {:.1f}.": [
+        *(ours(WIDE, "la_val"), best_of(200, 64)),
+    ],
     # what comes out
+    "**Four times the channels are worth {:.1f} points.**": [ours(WIDE, "la_val") - ours(GRALOSS, "la_val")],
+    "(`autoaugment_wide`, three networks) ends at {:.1f}, and at {:.1f} with logits shifted by a τ chosen on validation images, where the "
+    "usual one of 0.46 million has {:.1f} and {:.1f}.": [ours(cell, head) for cell in (WIDE, GRALOSS) for head in ("joint", "la_val")],
+    "({:.1f} in 400 epochs, ProCo) and above weight balancing ({:.2f}, a ResNet-34": [
+        *(best_of(400), paper("WD + WD & MaxNorm", 2, name="weight_balancing")),
+    ],
+    "and {:.1f} below the best of its own width (GLMC, {:.2f})": [best_of(200, 64) - ours(WIDE, "la_val"), best_of(200, 64)],
+    "finds nothing more in them: {:.1f}, with {:.1f} on few-shot classes, with views {:.1f} and {:.1f}.": [
+        ours(WIDE, head, column) for head in ("crt", "crt_views") for column in ("all", "few")
+    ],
     "on the same images, end at {:.2f}, {:.2f} and {:.2f}, and so do their heads: cRT with views has {:.1f}, {:.1f} and {:.1f}.": [
         *each(GRALOSS),
         *each(GRALOSS, "crt_views"),

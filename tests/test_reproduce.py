@@ -26,6 +26,14 @@ def rows():
         return list(csv.DictReader(file))
 
 
+def test_compile_asks_for_it_in_every_training(project, monkeypatch):  # noqa: F811
+    asked = []
+    monkeypatch.setattr(reproduce, "make", lambda cell, seed, tree, full, options: asked.append(tree["train"]["compile"]))
+    project("run", "cifar10-lt-2/plain/ce", "cifar10-lt-2/plain/focal")
+    project("run", "cifar10-lt-2/plain/ce", "cifar10-lt-2/plain/focal", "--compile")
+    assert asked == [False, False, True, True]
+
+
 @pytest.mark.slow
 def test_a_cell_runs_keeps_its_rows_and_is_not_made_again(project, small, capfd):  # noqa: F811
     project("run", "cifar10-lt-2/plain/ce", "--seed", "1")

@@ -59,6 +59,7 @@ def test_only_numbers_of_the_same_augmentation_stand_beside_ours(monkeypatch):
     for recipe, wanted in (("plain", {"40.1", "39.8"}), ("autoaugment", {"46.6", "45.3"})):
         table = beside.at_length([{**row, "cell": f"cifar100-lt-100/{recipe}/ce"}])
         assert {line[4].text for line in table.rows} == wanted
+    assert not beside.at_length([{**row, "cell": "cifar100-lt-100/autoaugment_wide/ce"}]).rows  # the papers' networks are smaller
     glag = next(line for line in table.rows if line[4].text == "46.6")
     assert [cell.text for cell in glag[6:9]] == ["70.0 / 45.0 / 15.0", "75.2 / 46.0 / 13.9", "Cross-Entropy: GLAG, table 1"]
 
@@ -109,6 +110,7 @@ def test_the_best_is_chosen_on_validation_among_cells_of_most_seeds(monkeypatch)
     def made(cell, head, seed, val, test):
         return {"cell": f"cifar100-lt-100/autoaugment/{cell}", "head": head, "seed": seed, "val": val, "all": test}
 
+    thin, wide = (f"cifar_resnet, depth 32, width {width}" for width in (16, 64))
     table = reproduced.best(
         [
             *(made("ce", "crt", seed, "50", "40") for seed in "012"),
@@ -118,15 +120,39 @@ def test_the_best_is_chosen_on_validation_among_cells_of_most_seeds(monkeypatch)
             made("ce+graloss", "lws", "0", "51", "54.5"),
             {**made("", "lws", "0", "51", "50"), "cell": "cifar100-lt-7/autoaugment/ce"},
             {**made("", "lws", "0", "46", "46"), "cell": "cifar100-lt-200/autoaugment/ce"},
+            {**made("", "lws", "0", "55", "55"), "cell": "cifar100-lt-100/autoaugment_wide/ce"},
         ]
     )
-    assert [[cell.text for cell in row[:9]] for row in table.rows] == [
-        ["cifar100-lt-100", "1", "autoaugment/ce", "crt", "50.00 ± 0.00", "40.00 ± 0.00", "3", "53.0", "−13.00"],
-        ["cifar100-lt-100", "2", "autoaugment/ce+graloss", "lws", "51.00", "54.50", "1", "53.0", "+1.50"],  # not the 54.2 of 400 epochs
-        ["cifar100-lt-200", "1", "autoaugment/ce", "lws", "46.00", "46.00", "1", "46.9", "−0.90"],
-        ["cifar100-lt-7", "1", "autoaugment/ce", "lws", "51.00", "50.00", "1", "–", "–"],  # a ratio of no paper
+    assert [[cell.text for cell in row[:10]] for row in table.rows] == [
+        ["cifar100-lt-100", "1", thin, "autoaugment/ce", "crt", "50.00 ± 0.00", "40.00 ± 0.00", "3", "53.0", "−13.00"],
+        [
+            "cifar100-lt-100",
+            "1",
+            wide,
+            "autoaugment_wide/ce",
+            "lws",
+            "55.00",
+            "55.00",
+            "1",
+            "58.41",
+            "−3.41",
+        ],
+        [
+            "cifar100-lt-100",
+            "2",
+            thin,
+            "autoaugment/ce+graloss",
+            "lws",
+            "51.00",
+            "54.50",
+            "1",
+            "53.0",
+            "+1.50",
+        ],  # not of 400 epochs
+        ["cifar100-lt-200", "1", thin, "autoaugment/ce", "lws", "46.00", "46.00", "1", "46.9", "−0.90"],
+        ["cifar100-lt-7", "1", thin, "autoaugment/ce", "lws", "51.00", "50.00", "1", "–", "–"],  # a ratio of no paper
     ]
-    assert [cell.text for cell in table.rows[2][9:]] == ["GLAG: GLAG, table 2", "its epochs are not stated"]
+    assert [cell.text for cell in table.rows[3][10:]] == ["GLAG: GLAG, table 2", "its epochs are not stated"]
 
 
 def test_what_a_row_lacks_is_a_dash(project, capsys):  # noqa: F811

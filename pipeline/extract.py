@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pipeline.images import ImageSet
     from pipeline.network import Network
 
+LONG = 10.0  # seconds, after which a log gets a line of a pass over images
+
 Augmentation = Literal["none", "shift", "plain", "large", "autoaugment"]
 
 
@@ -150,14 +152,20 @@ def write(path: Path, network: Network, data: ImageSet, extract: Extract) -> Non
 
 
 def fill(into: list[h5py.Dataset], blocks: Iterable[list[torch.Tensor]], what: str, at: tuple[int, ...] = ()) -> None:
-    """Write blocks of rows one below the other, each block with a tensor (b, d) for each data set (…, n, d); `at` are indices before n."""
-    done = 0
+    """Write blocks of rows one below the other, each block with a tensor (b, d) for each data set (…, n, d); `at` are indices before n.
+
+    A log gets a line of what took long.
+    """
+    done, start = 0, time.perf_counter()
     with progress.bar(None, f"extract {what}", "img", into[0].shape[-2]) as bar:
         for block in blocks:
             for dataset, rows in zip(into, block, strict=True):
                 dataset[(*at, slice(done, done + len(rows)))] = finite(rows.cpu().numpy(), dataset.dtype, what, done)
             done += len(block[0])
             bar.update(len(block[0]))
+    seconds = time.perf_counter() - start
+    if seconds > LONG:
+        progress.say(f"extract: {what}: {done:,} images in {seconds:,.0f} s")
 
 
 def finite(block: np.ndarray, dtype: np.dtype, what: str, start: int) -> np.ndarray:

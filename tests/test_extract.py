@@ -211,6 +211,16 @@ def test_a_backbone_without_relu_has_no_pre_relu():
         pass
 
 
+def test_a_log_gets_a_line_of_each_pass_that_takes_long(written, digits, monkeypatch, capsys):
+    written(views=1, augment="shift")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(extract, "LONG", 0)
+    written(views=1, augment="shift")
+    passes = {"train": digits.train, "train view 1/1": digits.train, "val": digits.val, "test": digits.test}
+    said = [line.rpartition(" in ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert said == [f"extract: {what}: {len(split.labels):,} images" for what, split in passes.items()]
+
+
 def test_with_everything_on_two_runs_give_the_same_bytes_and_count_every_image(workspace, digits, network, capsys):
     backbone.save(network, "cifar_resnet", {"depth": 8, "width": 4}, 1)
     for old, new in (("views: 0", "views: 2"), ("recalibrate: false", "recalibrate: true"), ("pre_relu: false", "pre_relu: true")):

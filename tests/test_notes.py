@@ -64,6 +64,9 @@ CLAIMS = {
     "finds nothing more in them: {:.1f}, with {:.1f} on few-shot classes, with views {:.1f} and {:.1f}.": [
         ours(WIDE, head, column) for head in ("crt", "crt_views") for column in ("all", "few")
     ],
+    "validation images, where stage one's own classifier has {:.1f} and the shifted one {:.1f}.": [
+        each(WIDE, head, "val")[0] for head in ("joint", "la_val")
+    ],
     "on the same images, end at {:.2f}, {:.2f} and {:.2f}, and so do their heads: cRT with views has {:.1f}, {:.1f} and {:.1f}.": [
         *each(GRALOSS),
         *each(GRALOSS, "crt_views"),

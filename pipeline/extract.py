@@ -122,7 +122,7 @@ def write(path: Path, network: Network, data: ImageSet, extract: Extract) -> Non
     place = device()
     same_bytes(place, True)
     network = network.to(place, memory_format=torch.channels_last)
-    feed = Feed(data, getattr(augment, extract.augment), place) if extract.augments else None
+    feed = Feed(data, getattr(augment, extract.augment), place, together=1) if extract.augments else None  # a GPU draws what a CPU does
     if extract.recalibrate:
         recalibrate(network, feed)
     dim = network.classifier.in_features

@@ -40,6 +40,12 @@ def test_in_one_call_an_epoch_is_augmented_as_one_batch():
     assert torch.equal(torch.cat([images for images, _ in epoch(augment.plain, 1000)]), expected)
 
 
+def test_one_batch_a_call_draws_what_a_cpu_does():
+    """As `extract` asks for, so that a GPU makes the same views."""
+    for (images, _), (expected, _) in zip(epoch(augment.plain, 1, resident=True), epoch(augment.plain, None), strict=True):
+        assert torch.equal(images, expected)
+
+
 def test_augmentation_draws_anew_for_each_batch():
     first, second = Feed(DATA, augment.plain, torch.device("cpu")).epoch([BATCHES[0]] * 2, np.random.default_rng(0))
     assert not torch.equal(first[0], second[0])

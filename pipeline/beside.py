@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -90,7 +91,7 @@ def matches(row: Row, number: Number) -> bool:
     """Whether a published number is the counterpart of ours, under the same augmentation and not of a smaller network."""
     if not published.counterpart(row, number) or number.made_with("train.augment") != row.parameters["train.augment"]:
         return False
-    return all(size >= row.parameters[f"train.backbone.{name}"] for name, size in number.sizes().items())
+    return all(size >= row.parameters.get(f"train.backbone.{name}", math.inf) for name, size in number.sizes().items())
 
 
 def by_group(values: dict[str, float | None]) -> str:

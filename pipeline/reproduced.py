@@ -121,7 +121,8 @@ def comparable(number: Number, tree: Tree) -> bool:
     family = number.made_with("train.backbone.family") or train["backbone"]["family"]
     if not same or row["split"] != "all" or row["head"] == published.FULL or family != train["backbone"]["family"]:
         return False
-    return all(size <= train["backbone"][name] for name, size in number.sizes().items()) and (epochs_of(number) or 0) <= train["epochs"]
+    no_larger = all(size <= train["backbone"].get(name, 0) for name, size in number.sizes().items())
+    return no_larger and (epochs_of(number) or 0) <= train["epochs"]
 
 
 def epochs_of(number: Number) -> int | None:

@@ -155,6 +155,18 @@ def test_the_best_is_chosen_on_validation_among_cells_of_most_seeds(monkeypatch)
     assert [cell.text for cell in table.rows[3][10:]] == ["GLAG: GLAG, table 2", "its epochs are not stated"]
 
 
+def test_a_network_of_another_family_stands_beside_no_number(project, capsys):  # noqa: F811
+    known, cell = params.read(cells.FILE), "cifar10-lt-100/torchvision/ce"
+    known["recipes"]["torchvision"] = {"train": {**known["recipes"]["plain"]["train"], "backbone": {"family": "resnet", "depth": 18}}}
+    write_cells(known)
+    write_rows({"cell": cell, "seed": 0, "head": "joint", "all": 70, "val": 70})
+    project("table")
+    printed = capsys.readouterr().out
+    assert "Ours beside" not in printed
+    ((*_, published, difference, _, _),) = [row for row in lines(printed, "cifar10-lt-100") if "torchvision/ce" in row]
+    assert (published, difference) == ("–", "–")
+
+
 def test_what_a_row_lacks_is_a_dash(project, capsys):  # noqa: F811
     """CIFAR-10-LT at 100 has no few-shot class, and a kill may leave a head without its seconds."""
     cell = "cifar10-lt-100/plain/ce"

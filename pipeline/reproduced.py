@@ -72,7 +72,7 @@ def best(rows: Rows) -> Table:
         tree = parameters(cell, known)
         found = [number for number in numbers if comparable(number, tree)]
         theirs = max(found, key=lambda number: float(number.row["value"]), default=None)
-        texts = [data, str(networks), network.removeprefix("family "), cell.partition("/")[2], head]
+        texts = [data, str(networks), network, cell.partition("/")[2], head]
         texts += [tables.mean_std(val), tables.mean_std(test), str(seeds)]
         lines.append([Cell(text) for text in texts + (against(theirs, test.mean()) if theirs else ["–"] * 4)])
     columns = ["data", "networks", "each", "cell", "head", "validation", "test", "n", "published", "difference", "whose", "remarks"]
@@ -94,12 +94,17 @@ def against(number: Number, ours: float) -> list[str]:
 def candidates(rows: Rows, known: Cells) -> dict[tuple[str, int, str], dict[tuple[str, str], Rows]]:
     """Rows with an accuracy on validation images: by data set, number of networks and what each is, then by cell and head."""
     found: dict[tuple[str, int, str], dict[tuple[str, str], Rows]] = {}
-    networks = {cell: in_words(parameters(cell, known)["train"]["backbone"]) for cell in cells_of(rows)}
+    networks = {cell: architecture(**parameters(cell, known)["train"]["backbone"]) for cell in cells_of(rows)}
     for row in rows:
         if row["val"]:
             setting = row["cell"].partition("/")[0], len(cells.networks(row["cell"])), networks[row["cell"]]
             found.setdefault(setting, {}).setdefault((row["cell"], row["head"]), []).append(row)
     return found
+
+
+def architecture(family: str, **options: object) -> str:
+    """`cifar_resnet, depth 32, width 16`."""
+    return f"{family}, {in_words(options)}"
 
 
 def parameters(cell: str, known: Cells) -> Tree:

@@ -113,11 +113,13 @@ def number(ratio: str, cell: str) -> float:
 
 
 def checked(tree: Tree, cell: str) -> Tree:
-    """The tree, where no stage will refuse it."""
+    """The tree, where no stage will refuse it, with the defaults that are read from it here."""
     try:
         check.check(tree)
     except InputError as error:
         raise InputError(str(error).replace(params.FILE.as_posix(), f"{FILE}: {cell}", 1)) from None
+    tree["train"].setdefault("compile", False)
+    tree["evaluate"].setdefault("ensembles", {})
     return tree
 
 

@@ -68,7 +68,7 @@ def main() -> None:
         classifiers = [heads[each] for each in names]
         results[name] = judge(outcomes.of(classifiers, test), classifiers, test, counts, members, evaluate.shifts)
     PROVENANCE.unlink(missing_ok=True)  # there again as the last: results without it are of a run that was killed
-    write(results, test.labels, counts)
+    write(results, list(heads), test.labels, counts)
     write_json(PROVENANCE, provenance(path, evaluate, list(heads)))
     print(f"evaluate: {path}, {test.classes} classes, {len(test.labels):,} test images on cpu -> {RESULTS}/, {outcomes.FILE}")
     print(table(results, members))
@@ -136,9 +136,9 @@ def provenance(path: Path, evaluate: Evaluate, heads: list[str]) -> dict[str, An
     return {"features": path.as_posix(), "evaluate": evaluate.model_dump(), "classifiers": classifiers}
 
 
-def write(results: dict[str, Result], labels: np.ndarray, counts: np.ndarray) -> None:
-    """Write all results, and remove classifiers and results of heads that params.yaml no longer has: to DVC the whole folder of heads is
-    what `evaluate` read, and what another clone with the same params.yaml does not have would make it run there again.
+def write(results: dict[str, Result], heads: list[str], labels: np.ndarray, counts: np.ndarray) -> None:
+    """Write all results, of heads and ensembles, and remove classifiers and results that params.yaml no longer has: to DVC the whole folder
+    of heads is what `evaluate` read, and what another clone with the same params.yaml does not have would make it run there again.
     """
     outcomes.write(labels, {name: result.outcome for name, result in results.items()})
     place = np.argsort(np.argsort(-counts, kind="stable"), kind="stable")  # 0 for the largest class
@@ -165,8 +165,11 @@ def write(results: dict[str, Result], labels: np.ndarray, counts: np.ndarray) ->
     write_csv(RESULTS / "classes.csv", by_class)
     for name, result in results.items():
         write_json(RESULTS / "heads" / f"{name}.json", result.figures)
-    for old in [*(RESULTS / "heads").glob("*.json"), *HEADS.glob("*.safetensors")]:
+    for old in (RESULTS / "heads").glob("*.json"):
         if old.stem not in results:
+            old.unlink()
+    for old in HEADS.glob("*.safetensors"):
+        if old.stem not in heads:
             old.unlink()
     write_json(RESULTS / "metrics.json", {name: result.figures["all"] for name, result in results.items()})
 

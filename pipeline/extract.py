@@ -114,13 +114,13 @@ def write(path: Path, network: Network, data: ImageSet, extract: Extract) -> Non
     import torch
 
     from pipeline import augment
-    from pipeline.device import device, same_bytes
+    from pipeline.device import arithmetic, device
     from pipeline.feed import Feed
     from pipeline.inference import before_last_relu, feature_blocks
     from pipeline.views import recalibrate, view_blocks
 
     place = device()
-    same_bytes(place, True)
+    arithmetic(place, repeatable=True)
     network = network.to(place, memory_format=torch.channels_last)
     feed = Feed(data, getattr(augment, extract.augment), place, together=1) if extract.augments else None  # a GPU draws what a CPU does
     if extract.recalibrate:
@@ -145,10 +145,12 @@ def write(path: Path, network: Network, data: ImageSet, extract: Extract) -> Non
                     blocks = ([block] for block in view_blocks(network, feed, view, extract.batch))
                     fill([views], blocks, f"train view {view + 1}/{extract.views}", (view,))
         cosine = network.cosine_scale is not None
-        file["classifier/weight"] = network.classifier.weight.detach().cpu().numpy()
-        file["classifier/bias"] = np.zeros(data.classes, "f4") if cosine else network.classifier.bias.detach().cpu().numpy()
-        file["classifier"].attrs["normalise"] = cosine
-        file["classifier"].attrs["scale"] = network.cosine_scale if cosine else 1.0
+        weight = file.create_dataset(None, data=network.classifier.weight.detach().cpu().numpy())
+        group = file.create_group("classifier")  # by name: one that HDF5 makes on the way may hold the time, by many classes it does
+        group["weight"] = weight
+        group["bias"] = np.zeros(data.classes, "f4") if cosine else network.classifier.bias.detach().cpu().numpy()
+        group.attrs["normalise"] = cosine
+        group.attrs["scale"] = network.cosine_scale if cosine else 1.0
 
 
 def fill(into: list[h5py.Dataset], blocks: Iterable[list[torch.Tensor]], what: str, at: tuple[int, ...] = ()) -> None:

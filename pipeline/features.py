@@ -144,7 +144,7 @@ def _opened(path: Path) -> Iterator[tuple[h5py.File, int, int]]:
                 raise InputError(f"{path}: schema is {str(file.attrs.get('schema', 'missing'))!r}, expected {SCHEMA!r}")
             yield file, int(file.attrs["classes"]), int(file.attrs["dim"])
     except FileNotFoundError:
-        advice = "run `dvc repro extract`" if path.name == FILE.name else "import it"
+        advice = "run `dvc repro extract`" if extracted(path) else "import it"
         raise InputError(f"{path}: not found; {advice}, or `dvc pull` where the results are shared") from None
     except PermissionError:
         raise InputError(f"{path}: cannot be read; see its permissions") from None
@@ -154,7 +154,12 @@ def _opened(path: Path) -> Iterator[tuple[h5py.File, int, int]]:
 
 def again(path: Path) -> str:
     """How to make a damaged features file anew."""
-    return "run `dvc repro --force extract`" if path.name == FILE.name else "import it again"
+    return "run `dvc repro --force extract`" if extracted(path) else "import it again"
+
+
+def extracted(path: Path) -> bool:
+    """Whether, by its name, it is `extract` that makes a file, in this workspace or another."""
+    return path.name == FILE.name and path.parent.name != "imported"
 
 
 def _labels(path: Path, file: h5py.File, name: str, classes: int) -> np.ndarray:

@@ -52,6 +52,8 @@ def main() -> None:
     options = arguments()
     current = params.read().get("features")  # run elsewhere than in the root folder, this says so
     target = FOLDER / f"{options.name}.h5"
+    if target.resolve() == options.file.resolve():
+        raise InputError(f"{target}: would be written over; choose another --name")
     with replacing(target) as temporary:
         summary, origin = convert(temporary, options)
         if origin == "fitted":

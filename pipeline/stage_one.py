@@ -14,7 +14,7 @@ import torch
 
 from pipeline import augment, backbone, inference, progress
 from pipeline.checkpoint import Checkpoint, State
-from pipeline.device import device, same_bytes
+from pipeline.device import arithmetic, device
 from pipeline.feed import Feed
 from pipeline.files import InputError
 from pipeline.measure import Progress, measure, watched
@@ -53,7 +53,7 @@ class Trained(NamedTuple):
 def fit(recipe: Recipe, data: ImageSet, seed: int, checkpoint: Checkpoint | None = None) -> Trained:
     """Train from random weights, or from where the checkpoint stands; after every epoch the checkpoint has it."""
     train, place = recipe.train, device()
-    same_bytes(place, train.deterministic)
+    arithmetic(place, train.deterministic)
     network = new_network(recipe, data, seed)
     bf16 = train.precision == "bf16" or (train.precision == "auto" and inference.bf16_pays(data.image_size, place))
     print(f"train: {data.about} on {place} in {'bf16' if bf16 else 'fp32'}", flush=True)
@@ -120,10 +120,10 @@ def run_epoch(
         optimiser.step(loss, rates[step])
         waiting.append(loss.detach())
         if len(waiting) == together or step + 1 == steps:
-            losses += torch.stack(waiting).tolist()
-            first = next((at for at in range(len(losses) - len(waiting), len(losses)) if not math.isfinite(losses[at])), None)
-            if first is not None:
-                raise diverged(f"the loss is {losses[first]}", epoch, first, rates)
+            for value in torch.stack(waiting).tolist():
+                if not math.isfinite(value):
+                    raise diverged(f"the loss is {value}", epoch, len(losses), rates)
+                losses.append(value)
             waiting.clear()
             bar.set_postfix_str(f"loss {np.mean(losses[-100:]):.3f}", refresh=False)
         bar.update(len(labels))

@@ -329,6 +329,8 @@ def test_all_zero_features_give_no_nan(train):
         ([90, 80, 70, 5, 4, 3], 100, [True, True, False, False, False, False]),  # none is larger: the largest third
         ([300, 200, 150], 100, [True, False, False]),  # all are larger: the largest third
         ([9, 8], 100, [True, False]),
+        ([0, 150, 120, 130], 100, [False, True, False, False]),  # all that there are
+        ([0, 5, 0, 4, 3, 0], 100, [False, True, False, False, False, False]),
     ],
 )
 def test_head_classes(counts, above, expected):

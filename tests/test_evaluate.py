@@ -177,6 +177,13 @@ def test_the_results_of_a_removed_head_go(fitted):
     assert "tau" not in json.loads((fitted / "data/results/metrics.json").read_text())
 
 
+def test_the_classifier_of_a_removed_head_goes_also_where_an_ensemble_takes_its_name(fitted):
+    edit(fitted / "params.yaml", "  tau: {kind: tau, tau: 0.7}\n", "")
+    edit(fitted / "params.yaml", "ensembles: {}", "ensembles: {tau: [ncm, crt]}")
+    stage("evaluate")
+    assert (fitted / "data/results/heads/tau.json").exists() and not (fitted / "data/heads/tau.safetensors").exists()
+
+
 def test_an_ensemble_is_the_mean_of_probabilities(fitted):
     means = np.random.default_rng(1).random((4, 5), np.float32)
     record = {"selected_on": "train", "chosen": {"tau": 0.5}}

@@ -1,6 +1,8 @@
 """Options of `extract` against oracles: views, recalibration, half precision, features before the last ReLU."""
 
 import copy
+import dataclasses
+import time
 
 import h5py
 import numpy as np
@@ -235,6 +237,19 @@ def test_with_everything_on_two_runs_give_the_same_bytes_and_count_every_image(w
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"extract: {count:,} images in ")
     extract.write(extract.FILE, network, digits, extract.read_params(params.read()))
     assert extract.FILE.read_bytes() == contents[0]
+
+
+def test_many_classes_give_the_same_bytes_at_another_time(workspace, digits):
+    """A file of more than 2,000 has HDF5's newest format, in which groups may note when they were made, in seconds."""
+    counts = np.pad(digits.class_counts, (0, 2490))
+    data = dataclasses.replace(digits, class_counts=counts, names=[str(k) for k in range(2500)])
+    network = backbone.build("cifar_resnet", {"depth": 8, "width": 4}, 1, 2500)
+    contents = []
+    for wait in (0, 1.1):
+        time.sleep(wait)
+        extract.write(extract.FILE, network, data, Extract(views=1, augment="shift"))
+        contents.append(extract.FILE.read_bytes())
+    assert contents[0] == contents[1]
 
 
 def test_augmentations_are_those_of_stage_one(workspace):

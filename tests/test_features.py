@@ -138,6 +138,8 @@ def test_a_truncated_or_foreign_file_is_refused(tmp_path):
         features.load(path, "train")
     with pytest.raises(InputError, match="features.h5: not found; run `dvc repro extract`"):
         features.load(tmp_path / "features.h5", "train")
+    with pytest.raises(InputError, match="imported/features.h5: not found; import it, or"):
+        features.load(tmp_path / "imported/features.h5", "train")
     write(path)
     whole = path.read_bytes()
     for size in (0, 10, 1000, len(whole) - 1):

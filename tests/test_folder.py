@@ -167,6 +167,8 @@ def png_cut_short():
         (lambda root: (root / "test/red/gone.png").symlink_to("nowhere"), "test/red/gone.png: not an image that can be read"),
         (lambda root: Image.new("F", (40, 40)).save(root / "test/red/float.tiff"), "its pixels are floating-point numbers"),
         (lambda root: (root / "train/amber").mkdir(), "the training set has no image of class amber"),
+        (lambda root: os.mkdir(os.fsencode(root / "train") + b"/\xff"), "the folder's name, which is the class's, is not UTF-8; rename it"),
+        (lambda root: (root / "train/red/more").symlink_to(root / "train/blue"), "train/red/more: a link to a folder"),
     ],
 )
 def test_bad_folders_are_one_line_and_leave_nothing(project, pictures, damage, message):
@@ -187,6 +189,16 @@ def test_a_missing_validation_folder_is_an_error_only_when_it_is_asked_for(proje
     edit(project / "params.yaml", "val: official ", "val: none ")
     prepare.main()
     assert images.load().val is None
+
+
+def test_a_class_may_be_a_link_and_hold_folders(pictures, tmp_path):
+    (pictures / "train/red").rename(tmp_path / "elsewhere")
+    (pictures / "train/red").symlink_to(tmp_path / "elsewhere")
+    (pictures / "train/blue/2019").mkdir()
+    for name in ("00.jpg", "03.jpg"):
+        (pictures / "train/blue" / name).rename(pictures / "train/blue/2019" / name)
+    raw = folder.Dataset(image_size=28).read(pictures, 0)
+    assert np.bincount(raw.train.labels).tolist() == [12, 6, 3]
 
 
 def test_litter_is_passed_over(pictures):

@@ -95,6 +95,16 @@ def test_unsound_parts_are_refused(convert, changes, message):  # noqa: F811
         convert("clip.npz")
 
 
+def test_a_file_that_lies_where_the_result_would_go_is_not_written_over(convert):  # noqa: F811
+    Path("data/imported").mkdir(parents=True)
+    write_h5(Path("data/imported/clip.h5"), content(split=WORDS.astype("S5")))
+    before = Path("data/imported/clip.h5").read_bytes()
+    with pytest.raises(InputError, match="data/imported/clip.h5: would be written over; choose another --name"):
+        convert("data/imported/clip.h5")
+    assert Path("data/imported/clip.h5").read_bytes() == before
+    convert("data/imported/clip.h5", "--name", "other")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -321,6 +321,18 @@ def test_classes_that_nobody_can_judge_do_not_hide_the_others():
     np.testing.assert_allclose(everything.get_ydata(), np.nanmean(accuracies, axis=1))
 
 
+def test_the_picture_by_tau_marks_the_one_that_the_head_takes(evaluated):
+    """Of equal means over 30 images of each of three classes, whose sums round differently, the first."""
+    hits = np.array([(1, 2, 7), (1, 7, 2), (2, 1, 7), (2, 7, 1)])
+    found = results.read()
+    everything = np.resize(100 * hits / 30, (21, 3))
+    assert len({float(mean) for mean in everything.mean(1)}) > 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "by_tau", lambda _: (np.pad(everything, ((0, 0), (0, 1)), constant_values=np.nan), "training"))
+        (axes,) = heads.tau(found).axes
+    assert [text.get_text() for text in axes.texts] == ["τ = 0"]
+
+
 def test_a_running_mean_leaves_out_what_is_not_known():
     values = np.array([1.0, np.nan, 3, 5, 7])
     np.testing.assert_allclose(style.running_mean(values, 1), [1, 2, 4, 5, 6])

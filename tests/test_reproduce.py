@@ -34,6 +34,24 @@ def test_compile_asks_for_it_in_every_training(project, monkeypatch):  # noqa: F
     assert asked == [False, False, True, True]
 
 
+def test_a_machine_that_cannot_compile_is_told_before_anything_runs(project, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("CXX", "no-compiler")
+    with pytest.raises(InputError, match="cells.yaml: cifar10-lt-2/plain/ce: train.compile: torch.compile needs a C"):
+        project("run", "cifar10-lt-2/plain/ce", "--compile")
+    assert not reproduce.WORK.exists()
+
+
+def test_parameters_that_cells_may_leave_out_are_their_defaults(project, monkeypatch):  # noqa: F811
+    known = params.read(cells.FILE)
+    del known["common"]["train"]["compile"], known["common"]["evaluate"]["ensembles"]
+    write_cells(known)
+    asked = []
+    monkeypatch.setattr(reproduce, "make", lambda cell, seed, tree, full, options: asked.append((tree, full)))
+    project("run", "cifar10-lt-2/plain/ce")
+    for tree in asked[0]:
+        assert (tree["train"]["compile"], tree["evaluate"]["ensembles"]) == (False, {})
+
+
 @pytest.mark.slow
 def test_a_cell_runs_keeps_its_rows_and_is_not_made_again(project, small, capfd):  # noqa: F811
     project("run", "cifar10-lt-2/plain/ce", "--seed", "1")

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
-from pipeline import augment, backbone, checkpoint, images, optimiser, params, stage_one, train
+from pipeline import augment, backbone, checkpoint, device, images, optimiser, params, stage_one, train
 from pipeline.feed import Feed
 from pipeline.files import InputError
 from pipeline.objective import Objective
@@ -124,6 +124,20 @@ def test_a_question_at_every_step_would_be_noticed(workspace, monkeypatch):
     monkeypatch.setattr(stage_one, "LOSSES_ASKED_FOR", {"cpu": 1, "cuda": 1})
     few, many = (questions_of(an_epoch(n), monkeypatch) for n in (30, 120))
     assert many >= few + 9
+
+
+def test_a_gpu_keeps_float32_whole_and_repeats_unless_told_otherwise(monkeypatch):
+    """By PyTorch's switches, which can be set without one."""
+    asked = []
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda wanted, warn_only: asked.append(wanted))
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    for repeatable in (True, False):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+        device.arithmetic(torch.device("cuda"), repeatable)
+        assert not torch.backends.cudnn.allow_tf32
+    assert asked == [True, False]
 
 
 def waits_of(epoch):

@@ -8,6 +8,7 @@ has to be an image.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -39,11 +40,15 @@ class Dataset(Params):
         Raises
         ------
         InputError
-            If a folder is missing, or `val/` or `test/` has a class that `train/` lacks.
+            If a folder is missing, a class's name is not UTF-8, a class holds a link to a folder, or `val/` or `test/` has a class that
+        `train/` lacks.
         """
         names = sorted(entry.name for entry in _folders(root / "train"))
         if not names:
             raise InputError(f"{root / 'train'}: holds no class folder")
+        for name in names:
+            if name.encode("utf-8", "replace") != name.encode("utf-8", "surrogateescape"):
+                raise InputError(f"{root / 'train' / name}: the folder's name, which is the class's, is not UTF-8; rename it")
         splits = {name: self._split(root, name, names) for name in ("train", "test", "val") if name != "val" or (root / "val").is_dir()}
         return RawData(splits["train"], splits["test"], splits.get("val"), names, self.image_size)
 
@@ -52,7 +57,7 @@ class Dataset(Params):
         for folder in _folders(root / split):
             if folder.name not in names:
                 raise InputError(f"{folder}: no such class in {root / 'train'}")
-            inside = sorted(file for file in folder.rglob("*") if not file.is_dir() and not _litter(file.relative_to(folder)))
+            inside = sorted(_files(folder))
             files += [file.relative_to(root).as_posix() for file in inside]
             labels += [names.index(folder.name)] * len(inside)
         if not files:
@@ -65,6 +70,17 @@ def _folders(path: Path) -> list[Path]:
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; set data.root in params.yaml to a folder with train/, test/ and perhaps val/")
     return sorted(entry for entry in path.iterdir() if entry.is_dir() and not _litter(Path(entry.name)))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All that has to be an image, also in folders within the folder."""
+    for entry in folder.rglob("*"):
+        if _litter(entry.relative_to(folder)):
+            continue
+        if not entry.is_dir():
+            yield entry
+        elif entry.is_symlink():
+            raise InputError(f"{entry}: a link to a folder, which is not followed; put the folder itself there, or links to its files")
 
 
 def _litter(path: Path) -> bool:

@@ -161,11 +161,11 @@ class Head(Params):
 
 
 def head_classes(counts: np.ndarray, above: int) -> np.ndarray:
-    """Classes of more than `above` samples, (c,) bool; the largest third where that is no class or every class."""
-    chosen = counts > above
-    if chosen.all() or not chosen.any():
+    """Classes of more than `above` samples, (c,) bool; the largest third where that is no class or every class that has samples."""
+    chosen, there = counts > above, np.count_nonzero(counts)
+    if chosen.sum() in (0, there):
         chosen = np.zeros(len(counts), bool)
-        chosen[np.argsort(-counts, kind="stable")[: max(len(counts) // 3, 1)]] = True
+        chosen[np.argsort(-counts, kind="stable")[: max(there // 3, 1)]] = True
     return chosen
 
 

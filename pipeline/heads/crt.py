@@ -6,10 +6,10 @@ statistics drift (`extract.recalibrate` brings that back).
 
 The same training with other choices is another head of the literature:
 - `sampler: instance` with `loss: balanced_softmax` or `logit_adjust`: decoupled Balanced Softmax (Ren et al. 2020);
-- `start: stage_one, weight_decay: 0.1, max_norm: 0.1, loss: class_balanced`: weight balancing (Alshammari et al. 2022). The norm of each
-  class's weight stays below a radius, by projection behind every step as in the paper (the code: every epoch). The radius lies a share
-  `max_norm` of the way from the smallest to the largest norm in stage one's classifier, the code's rule. Its loss is cross-entropy here;
-  the code takes binary cross-entropy of the softmax's probabilities;
+- `start: stage_one, sampler: instance, weight_decay: 0.1, max_norm: 0.1, loss: class_balanced`: weight balancing (Alshammari et al. 2022).
+  The norm of each class's weight stays below a radius, by projection behind every step as in the paper (the code: every epoch). The radius
+  lies a share `max_norm` of the way from the smallest to the largest norm in stage one's classifier, the code's rule. Its loss is
+  cross-entropy here; the code takes binary cross-entropy of the softmax's probabilities;
 - `start: stage_one, sampler: instance, label_smoothing: 0.98`: LOS (Sun et al. 2025).
 """
 

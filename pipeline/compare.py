@@ -169,12 +169,11 @@ def best_of(rows: list[Row], column: str) -> set[int]:
     if column == "parameters":
         return set()
     pick = min if column.split(".")[0] == "ece" else max
-    means = {k: f"{values.mean():.2f}" for k, row in enumerate(rows) if len(values := row.values(column))}
-    places: dict[Any, list[int]] = {}
-    for k in means:
-        places.setdefault(tested(rows[k]), []).append(k)
-    winners = (pick(float(means[k]) for k in same) for same in places.values())
-    return {k for same, winner in zip(places.values(), winners, strict=True) for k in same if float(means[k]) == winner and len(same) > 1}
+    together: dict[Any, dict[int, float]] = {}
+    for k, row in enumerate(rows):
+        if len(values := row.values(column)):
+            together.setdefault(tested(row), {})[k] = float(f"{values.mean():.2f}")
+    return {k for means in together.values() if len(means) > 1 for k, mean in means.items() if mean == pick(means.values())}
 
 
 def gain(difference: Difference) -> str:

@@ -92,17 +92,17 @@ def proof(result: Result) -> tuple[Any, ...]:
 
 def settled(found: list[tuple[Any, Version, tuple[Any, ...]]]) -> list[Version]:
     """For each bucket, version and proof the version that stands for it: the first of those that share a proof, in one step or several."""
-    classes: dict[Any, list[tuple[dict[Version, None], set[Any]]]] = {}
+    parent: dict[Any, Any] = {}
+
+    def root(node: Any) -> Any:
+        while parent.setdefault(node, node) != node:
+            node = parent[node]
+        return node
+
     for place, own, shown in found:
-        joined: tuple[dict[Version, None], set[Any]] = ({}, set())
-        apart = []
-        for versions, proofs in classes.get(place, []):
-            if own in versions or shown in proofs:
-                joined = (joined[0] | versions, joined[1] | proofs)
-            else:
-                apart.append((versions, proofs))
-        classes[place] = [*apart, (joined[0] | {own: None}, joined[1] | {shown})]
-    return [next(iter(versions)) for place, own, _ in found for versions, _ in classes[place] if own in versions]
+        parent[root((place, "proof", shown))] = root((place, "version", own))
+    first: dict[Any, Version] = {}
+    return [first.setdefault(root((place, "version", own)), own) for place, own, _ in found]
 
 
 def stage_one(row: Row) -> frozenset[tuple[str, Any]]:

@@ -7,7 +7,7 @@ values while it is in the processor's cache.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -33,12 +33,12 @@ def judges(train: Features, val: Features | None, asked: np.ndarray | None = Non
     return replace(val, features=features, labels=np.concatenate([val.labels, train.labels[rows]])), "val + train"
 
 
-def best(judge: Features, classifier: Classifier, combine: Literal["multiply", "add"], columns: np.ndarray) -> tuple[int, np.ndarray]:
+def best(judge: Features, classifier: Classifier, combine: np.ufunc, columns: np.ndarray) -> tuple[int, np.ndarray]:
     """Which of t adjustments of the logits gives the highest mean of per-class accuracies; of equals the first.
 
     Parameters
     ----------
-    combine : what is done to the logits (n, c) with a row of `columns`
+    combine : `np.multiply` or `np.add`, what is done to the logits (n, c) with a row of `columns`
     columns : (t, c), a factor or a summand for each class
 
     Returns
@@ -50,16 +50,15 @@ def best(judge: Features, classifier: Classifier, combine: Literal["multiply", "
     return int(accuracies.round(9).argmax()), accuracies  # rounded: equal ones may differ in the last bit of their sums
 
 
-def tries(judge: Features, classifier: Classifier, combine: Literal["multiply", "add"], columns: np.ndarray) -> np.ndarray:
+def tries(judge: Features, classifier: Classifier, combine: np.ufunc, columns: np.ndarray) -> np.ndarray:
     """The accuracy of each class under each adjustment, as in `best`: (t, c), fractions; NaN for a class without a sample."""
-    change = getattr(np, combine)
     hits = np.zeros((len(columns), judge.classes))
     columns = columns.astype(np.float32)
     for start in range(0, len(judge.labels), BLOCK):
         logits, labels = classifier.scores(judge.features[start : start + BLOCK]), judge.labels[start : start + BLOCK]
         changed = np.empty_like(logits)
         for row, column in zip(hits, columns, strict=True):
-            right = change(logits, column, out=changed).argmax(1) == labels
+            right = combine(logits, column, out=changed).argmax(1) == labels
             row += np.bincount(labels[right], minlength=judge.classes)
     return np.divide(hits, judge.class_counts, out=np.full(hits.shape, np.nan), where=judge.class_counts > 0)
 

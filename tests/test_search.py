@@ -120,7 +120,7 @@ def test_an_absent_class_is_never_the_answer(harder):
     _, val = harder
     absent = np.array([True, False, False, False, False])
     classifier = Classifier.linear(np.zeros((5, 8)), [9, 0, 0, 0, 0], absent=absent)
-    index, accuracies = best(val, classifier, "multiply", np.ones((2, 5)))
+    index, accuracies = best(val, classifier, np.multiply, np.ones((2, 5)))
     assert index == 0
     np.testing.assert_allclose(accuracies, 1 / 5)  # of the first class present, all are right
 
@@ -132,4 +132,4 @@ def test_of_equals_the_first_whatever_the_order_of_their_sums(monkeypatch):
     for _ in range(200):
         row = rng.integers(0, 11, 10) / 10
         monkeypatch.setattr(search, "tries", lambda *_, row=row: np.stack([rng.permutation(row) for _ in range(5)]))
-        assert best(judge, judge.classifier, "add", np.zeros((5, 10)))[0] == 0
+        assert best(judge, judge.classifier, np.add, np.zeros((5, 10)))[0] == 0

@@ -36,23 +36,24 @@ class Head(Params):
         """Shift stage one's biases, or rescale its weights, class by class."""
         stage_one = replace(train.stage_one("logit_adjust"), absent=train.absent)
         counts = np.maximum(train.class_counts, 1).astype(float)  # an absent class never wins, whatever its logit
-        if self.form == "additive":
-            combine, strength = "add", -np.log(counts / counts.sum())
+        additive = self.form == "additive"
+        if additive:
+            strength = -np.log(counts / counts.sum())
         else:
             unit = stage_one.weight / np.maximum(np.linalg.norm(stage_one.weight, axis=1, keepdims=True), 1e-12)
             stage_one = replace(stage_one, layers=((unit, np.zeros_like(stage_one.bias)),))
-            combine, strength = "multiply", np.log(counts.max() / counts)
+            strength = np.log(counts.max() / counts)
 
         def columns(tau: np.ndarray) -> np.ndarray:  # (t, c) of (t,)
-            return tau[:, None] * strength if combine == "add" else np.exp(tau[:, None] * strength)
+            return tau[:, None] * strength if additive else np.exp(tau[:, None] * strength)
 
         tau, kept = self.tau, {}
         if self.select != "given":
             judge, split = judges(train, val if self.select == "val" else None)
-            index, accuracies = best(judge, stage_one, combine, columns(GRID))
+            index, accuracies = best(judge, stage_one, np.add if additive else np.multiply, columns(GRID))
             tau, kept = float(GRID[index]), record("tau", GRID[index], split, accuracies)
         (column,) = columns(np.array([tau]))
-        if combine == "add":
+        if additive:
             weight, bias = stage_one.weight, stage_one.bias + column
         else:
             weight, bias = stage_one.weight * column[:, None], stage_one.bias

@@ -45,7 +45,7 @@ class Head(Params):
         tau, kept = self.tau, {}
         if self.select in ("val", "train"):
             judge, split = judges(train, val if self.select == "val" else None)
-            index, accuracies = best(judge, plain, "multiply", norms ** -GRID[:, None])
+            index, accuracies = best(judge, plain, np.multiply, norms ** -GRID[:, None])
             tau, kept = float(GRID[index]), record("tau", GRID[index], split, accuracies)
         elif self.select == "learn":
             tau = learned(train, plain, norms, seed)

@@ -114,7 +114,7 @@ def by_tau(found: Results) -> tuple[np.ndarray, str]:
     plain = Classifier.linear(stage_one.weight, np.zeros(found.classes), transform=stage_one.transform, absent=train.absent)
     factors = np.maximum(stage_one.norms.astype(float), 1e-12) ** -GRID[:, None]  # (t, c)
     names = {"val": "validation", "train": "training", "val + train": "validation (and training)"}
-    return 100 * tries(judge, plain, "multiply", factors), names[split]
+    return 100 * tries(judge, plain, np.multiply, factors), names[split]
 
 
 def reliability(found: Results) -> Figure:

@@ -31,6 +31,7 @@ PAPERS = {
     "weight_balancing": "Alshammari et al. 2022",
     "glmc": "Du, Yang et al. 2023",
     "sure": "Li et al. 2024",
+    "score": "Majee et al. 2024",
 }
 SPLITS = ("all", "many", "medium", "few", "top5")
 SAME = {

@@ -86,17 +86,17 @@ class Recipe(NamedTuple):
 
 def read(tree: dict[str, Any]) -> Recipe:
     """Check the `train` section, those of the modules that it names and that they fit together, before torch or data is touched."""
+
+    def method(section: str, name: str, where: str, model: str) -> Any:
+        return params.section(tree, f"{section}.{name}", params.model_of(params.method(section, name, where), model))
+
     train = params.section(tree, "train", Train)
     family = params.at(tree, "train.backbone.family")
     module = params.method("backbones", family, "train.backbone.family")
-    network = params.section(tree, "train.backbone", module.Backbone, without=("family",))
-    loss = params.section(tree, f"losses.{train.loss}", params.method("losses", train.loss, "train.loss").Loss)
-    mixing = params.section(tree, f"mixing.{train.mix}", params.method("mixing", train.mix, "train.mix").Mixing)
-    reweighting = params.section(
-        tree,
-        f"reweighting.{train.reweight}",
-        params.method("reweighting", train.reweight, "train.reweight").Reweighting,
-    )
+    network = params.section(tree, "train.backbone", params.model_of(module, "Backbone"), without=("family",))
+    loss = method("losses", train.loss, "train.loss", "Loss")
+    mixing = method("mixing", train.mix, "train.mix", "Mixing")
+    reweighting = method("reweighting", train.reweight, "train.reweight", "Reweighting")
     recipe = Recipe(train, network, loss, mixing, reweighting)
     check_combination(recipe)
     return recipe

@@ -12,7 +12,7 @@ from pipeline import head as head_stage
 from pipeline import params
 from pipeline.classifier import Classifier
 from pipeline.files import InputError
-from tests.conftest import ROOT, make_features
+from tests.conftest import ROOT, edit, make_features
 
 KINDS = params.known("heads")
 CLOSED_FORM = {"joint", "tau", "logit_adjust", "ncm", "lda"}  # the others draw their batches, and agree in what they predict
@@ -158,11 +158,22 @@ def test_what_a_head_must_not_return_is_a_line(returned, message, train):
     ],
 )
 def test_a_file_that_is_no_head_is_a_line(tmp_path, code, message):
-    """In a copy of the code, as the file would lie in pipeline/heads/."""
-    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "pipeline/heads/mine.py").write_text(f"{code.replace('main(Head)', 'pass  # main(Head)')}\n")
-    tree = (ROOT / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(tree.replace("heads:\n", "heads:\n  mine: {kind: mine}\n", 1))
-    done = subprocess.run([sys.executable, "-m", "pipeline.check"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.startswith("pipeline/heads/mine.py: ") and message in done.stderr and done.stderr.count("\n") == 1
+    said = checked_with(tmp_path, "heads", code.replace("main(Head)", "pass  # main(Head)"), ("heads:\n", "heads:\n  mine: {kind: mine}\n"))
+    assert said.startswith("pipeline/heads/mine.py: ") and message in said
+
+
+def test_a_file_that_is_no_loss_is_a_line(tmp_path):
+    said = checked_with(tmp_path, "losses", "class Mine: ...", ("  loss: ce ", "  loss: mine "), ("  ce: {}\n", "  ce: {}\n  mine: {}\n"))
+    assert said.startswith("pipeline/losses/mine.py: expected a class Loss of its parameters")
+
+
+def checked_with(workspace, package, code, *edits):
+    """The one line that `check` says of params.yaml with these edits, in a copy of the code with a file `mine.py` in that package."""
+    shutil.copytree(ROOT / "pipeline", workspace / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    (workspace / f"pipeline/{package}/mine.py").write_text(f"{code}\n")
+    shutil.copy(ROOT / "params.yaml", workspace)
+    for old, new in edits:
+        edit(workspace / "params.yaml", old, new)
+    done = subprocess.run([sys.executable, "-m", "pipeline.check"], cwd=workspace, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    return done.stderr

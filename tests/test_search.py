@@ -21,7 +21,7 @@ def harder():
 
 
 def rescaled(train, t):
-    """Stage one's classifier by Eq. 4 of Kang et al., in float64."""
+    """Stage one's classifier by Eq. 3 of Kang et al., in float64."""
     weight = train.classifier.weight.astype(float)
     return weight / np.linalg.norm(weight, axis=1, keepdims=True) ** t
 

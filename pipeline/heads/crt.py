@@ -1,4 +1,4 @@
-"""cRT, classifier re-training (Kang et al. 2020, section 4.2): a new linear classifier from class-balanced batches.
+"""cRT, classifier re-training (Kang et al. 2020, section 4): a new linear classifier from class-balanced batches.
 
 Weights start at random (as `torch.nn.Linear`), the class-aware sampler of the reference code draws, SGD with momentum 0.9 and a cosine
 minimises cross-entropy. On cached features the backbone is truly frozen; the reference code leaves BatchNorm in training mode, so its

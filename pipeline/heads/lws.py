@@ -1,4 +1,4 @@
-"""LWS, learnable weight scaling (Kang et al. 2020, section 4.2, Eq. 5): one learned factor for each class of stage one's classifier.
+"""LWS, learnable weight scaling (Kang et al. 2020, section 4, Eq. 4): one learned factor for each class of stage one's classifier.
 
 Logits are f_k (w_k x + b_k): the bias is scaled too, as in the reference code. The factors start at 1 and may take any sign; class-balanced
 batches, SGD with momentum 0.9 and a cosine, weight decay on the factors. The paper does not say how long; its code takes 5 epochs.

@@ -1,4 +1,4 @@
-"""Nearest class mean (Kang et al. 2020, section 4.2; SimpleShot, Wang et al. 2019), searched by faiss.
+"""Nearest class mean (Kang et al. 2020, section 4; SimpleShot, Wang et al. 2019), searched by faiss.
 
 The paper names cosine similarity or the Euclidean distance to L2-normalised means; its code by default subtracts the training mean, divides
 by the norm, averages each class and does not normalise the mean again. `centred_l2` with `euclidean` is that code, and the default here;

@@ -1,4 +1,4 @@
-"""τ-normalised classifier (Kang et al. 2020, section 4.2, Eq. 4): stage one's weights with norms raised to 1 - τ.
+"""τ-normalised classifier (Kang et al. 2020, section 4, Eq. 3): stage one's weights with norms raised to 1 - τ.
 
 w_k / ||w_k||^τ without the bias, as the paper and its code have it: τ = 0 keeps the weights, τ = 1 gives every class the same norm.
 The weights of a cosine classifier (LDAM) have one norm already: there every τ gives stage one's own predictions.

@@ -479,3 +479,54 @@ def test_a_single_class_has_no_tail_to_speak_of(capsys):
         fitted = afg.Head(epochs=2).fit(make_features((30,)), None, 0)
     assert fitted.predict(np.ones((3, fitted.dim), np.float32)).tolist() == [0, 0, 0]
     assert "tail" not in capsys.readouterr().out
+
+
+def test_fit_hands_on_what_it_was_told(train, val, monkeypatch):
+    """Generation gets the parameters and each epoch's own β, distillation its own α, the signal stage one's transform."""
+    made, betas, alphas, transforms = [], [], [], []
+
+    class Source(generation.Source):
+        def __init__(self, *arguments):
+            made.append(arguments)
+            super().__init__(*arguments)
+
+        def generate(self, plan, beta, *others):
+            betas.append(beta.tolist())
+            return super().generate(plan, beta, *others)
+
+    def loss(self, *arguments):
+        alphas.append(arguments[-1])
+        return original(self, *arguments)
+
+    signals = iter(np.array([[0, 0, 0, 0, 0], [1, 1, 1, -1, 0], [2, 0, 2, -2, 0], [0, 0, 0, 0, 0]], float))
+
+    def goodness(student, judge, signal, transform):
+        transforms.append(transform)
+        return next(signals)
+
+    original = afg.Head.loss
+    monkeypatch.setattr(generation, "Source", Source)
+    monkeypatch.setattr(afg.Head, "loss", loss)
+    monkeypatch.setattr(afg, "goodness", goodness)
+    options = {"power": 0.8, "support": 3, "gamma": 0.2, "dispersion": "all_entries", "views": False, "c": 3.0, "s": 0.5}
+    record = afg.Head(epochs=3, batch=300, head=50, beta=0.5, **options).fit(train, val, 0).record
+    assert list(made[0][2:6]) == [0.8, 3, 0.2, "all_entries"] and made[0][7] is False
+    np.testing.assert_allclose(betas, record["beta"][:3], atol=1e-4)
+    assert len({tuple(beta) for beta in betas}) == 3
+    np.testing.assert_allclose(alphas, [0.5 * (3 ** (epoch / 3) - 1) for epoch in range(3)])
+    assert all(transform == train.classifier.transform for transform in transforms)
+
+
+def test_another_seed_draws_other_features(train, val):
+    first, second = (afg.Head(epochs=1, batch=64, head=20).fit(train, val, seed).weight for seed in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+def test_tukey_alone_is_lws_in_tukeys_space(train):
+    """With its rate, weight decay and views."""
+    shared = {"epochs": 3, "batch": 16, "lr": 0.1, "weight_decay": 0.01, "views": False}
+    views = dataclasses.replace(train, views=np.stack([train.features, train.features + 1]))
+    for with_views in (False, True):
+        alone = afg.Head(tukey_only=True, power=1.0, **shared | {"views": with_views}).fit(views, None, 4)
+        same = lws.Head(**shared | {"views": with_views}).fit(views, None, 4)
+        np.testing.assert_allclose(alone.weight, same.weight, rtol=1e-5)

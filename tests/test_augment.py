@@ -72,3 +72,17 @@ def test_what_is_drawn_comes_from_the_generator(name):
     first, again, other = (getattr(augment, name)(x, 16, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_a_resized_crop_is_at_most_a_third_wider_or_higher(monkeypatch):
+    """Inception's aspects, 3/4 to 4/3; a crop as high or wide as the image is cut off."""
+    boxes, original = [], reference.resized_crop
+
+    def watched(image, top, left, height, width, *others):
+        boxes.append((height, width))
+        return original(image, top, left, height, width, *others)
+
+    monkeypatch.setattr(reference, "resized_crop", watched)
+    augment.large(images(300, side=40), 32, np.random.default_rng(0))
+    aspects = [width / height for height, width in boxes if height < 40 and width < 40]
+    assert 0.7 < min(aspects) < 0.8 and 1.25 < max(aspects) < 1.43

@@ -144,3 +144,11 @@ def test_a_damaged_backbone_is_one_line(workspace):
     save_file({"w": torch.zeros(1)}, backbone.FILE, pack_metadata({"schema": backbone.SCHEMA}))
     with pytest.raises(InputError, match="does not fit its architecture: 'channels'"):
         backbone.load(1, 3)
+
+
+def test_weights_start_as_he_et_al_have_them():
+    """Normal, of variance 2 / inputs (He et al. 2015), the classifier's too (LDAM's code)."""
+    torch.manual_seed(0)
+    network = backbone.build("cifar_resnet", {"depth": 8, "width": 32}, 3, 100)
+    for layer in (module for module in network.modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)):
+        assert layer.weight.std().item() == pytest.approx((2 / layer.weight[0].numel()) ** 0.5, rel=0.06)

@@ -437,3 +437,11 @@ def test_pairs_with_other_labels_draw_for_themselves():
 
 def test_an_identical_prediction_gains_nothing():
     assert paired.interval([LABELS], [LABELS], [LABELS]) == (0, 0)
+
+
+def test_each_data_set_has_a_best_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for ratio in (50, 100):
+        make(tmp_path / f"r{ratio}", changes={"data.ratio": ratio})
+    said = run(monkeypatch, capsys, "r50", "r100", "--columns", "all")
+    assert sum("*" in line for line in said.splitlines()[2:]) == 2

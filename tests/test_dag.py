@@ -1,7 +1,10 @@
 """Each stage's declared code in dvc.yaml is what it imports, no less (a stale result) and no more (a needless run)."""
 
 import ast
+import contextlib
+import importlib
 import re
+import sys
 
 import pytest
 
@@ -101,3 +104,28 @@ def test_uncached_or_persistent_outputs_stand_only_where_the_run_cache_may_be_of
     for name in ("prepare", "train", "extract"):
         assert all(isinstance(out, str) for out in DVC[name]["outs"])
     assert all(isinstance(out, str) for out in DVC["head"]["do"]["outs"])
+
+
+@pytest.mark.parametrize("name", ["prepare", "train", "extract", "deviation", "evaluate", "heads.tau", "heads.crt"])
+def test_a_stage_declares_the_parameters_that_it_asks_for(workspace, monkeypatch, name):
+    """All that it reads up to where it misses its images or features, which is behind the reading of parameters."""
+    asked, at = set(), params.at
+
+    def watched(tree, where):
+        asked.add(where)
+        return at(tree, where)
+
+    monkeypatch.setattr(params, "at", watched)
+    module, kind = importlib.import_module(f"pipeline.{name}"), name.removeprefix("heads.")
+    is_head = kind != name
+    monkeypatch.setattr(sys, "argv", [name, kind] if is_head else [name])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", module.__spec__)
+    with contextlib.suppress(SystemExit):
+        module.main(module.Head) if is_head else module.main()
+    asked -= {"features"} | ({"heads"} if is_head else set())  # a path, which is a dependency; names, each of which is a stage
+    if name == "extract":
+        asked = {"train.augment" if where == "train" else where for where in asked}  # all that its StageOne takes of it
+    fill = lambda match: kind if match[1] == "key" else str(params.find(PARAMS, match[1]))  # noqa: E731
+    declared = [re.sub(r"\$\{([\w.]+)\}", fill, each) for each in (DVC["head"]["do"] if is_head else DVC[name])["params"]]
+    assert asked
+    assert {where for where in asked if not any(f"{where}.".startswith(f"{each}.") for each in declared)} == set()

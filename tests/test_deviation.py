@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from pipeline import features
+from pipeline import deviation, features
 from pipeline.deviation import feature_deviation, sampling_floor, subsets, unit
 from tests.conftest import stage
 
@@ -125,3 +125,22 @@ def test_subsets_are_all_equally_likely(total, size):
     found, counts = np.unique(drawn, axis=0, return_counts=True)
     assert found.tolist() == [list(each) for each in combinations(range(total), size)]
     assert chisquare(counts).pvalue > 0.01 or len(found) == 1
+
+
+def test_what_is_written_is_of_unit_features_and_of_its_own_splits(fitted_features):
+    """The deviation of the smallest class has one subset; the others and the floor are drawn anew, many times."""
+    deviation.main()
+    rows = list(csv.DictReader((fitted_features / "data/results/deviation.csv").open()))
+    found = features.load(fitted_features / "data/features.h5", "train", "test")
+
+    def of_class(split, k):
+        return unit(found[split].features[found[split].labels == k].astype(float))
+
+    alone = np.linalg.norm(of_class("train", 2).mean(0) - of_class("test", 2).mean(0))
+    assert float(rows[2]["deviation"]) == pytest.approx(alone, abs=1e-6)
+    rng = np.random.default_rng(9)
+    drawn = feature_deviation(of_class("train", 0), of_class("test", 0), 6, 4000, rng)
+    assert float(rows[0]["deviation"]) == pytest.approx(drawn, rel=0.03)
+    for k, images in enumerate((40, 12, 6)):
+        floor = sampling_floor(of_class("test", k), images, 6, 400, rng).mean()
+        assert float(rows[k]["floor"]) == pytest.approx(floor, rel=0.05)

@@ -10,7 +10,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import recall_score
 
-from pipeline import check, features, judging, outcomes, params
+from pipeline import check, evaluate, features, judging, outcomes, params
 from pipeline.classifier import Classifier
 from pipeline.files import InputError
 from tests.conftest import edit, stage
@@ -342,3 +342,29 @@ def test_what_voters_were_selected_on_is_named_once():
     voters = [Classifier.linear(np.eye(2), np.zeros(2), record=record) for record in records]
     assert judging.selection(voters) == {"selected_on": "val + train"}
     assert judging.selection(voters[2:]) == {"selected_on": "nothing"}
+
+
+def test_ranks_and_votes_where_classes_are_in_no_order(fitted):
+    counts = np.array([10, 60, 51, 4])
+    with h5py.File("data/features.h5", "a") as file:
+        del file["train"]
+        file.attrs["class_counts"] = counts
+        file["train/labels"] = np.repeat(np.arange(4), counts)
+        file["train/features"] = np.zeros((counts.sum(), 5), np.float32)
+    edit("params.yaml", "ensembles: {}", "ensembles: {two: [ncm, crt]}")
+    evaluate.main()
+    assert [int(row["rank"]) for row in by_class() if row["head"] == "tau"] == [2, 0, 1, 3]
+    test = features.load("data/features.h5", "test")["test"]
+    scores = (Classifier.load(fitted / f"data/heads/{name}.safetensors").scores(test.features) for name in ("ncm", "crt"))
+    mean = sum(softmax(score.astype(float), axis=1) for score in scores) / 2
+    said = outcomes.read()[1]["two"]
+    np.testing.assert_allclose(said.confidence, mean.max(1), rtol=1e-5)
+    assert np.array_equal(said.rank, (np.argsort(-mean, axis=1, kind="stable") == test.labels[:, None]).argmax(1))
+
+
+def test_an_evaluate_killed_on_the_way_leaves_no_provenance(fitted, monkeypatch):
+    evaluate.main()
+    monkeypatch.setattr(evaluate, "write", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate.main()
+    assert not evaluate.PROVENANCE.exists()

@@ -228,3 +228,20 @@ def test_a_head_without_stage_one_says_so(train):
         with pytest.raises(InputError, match=f"no stage-one classifier .* which the head '{kind}' starts from"):
             head(kind).fit(bare, None, 0)
     assert isinstance(crt.Head(epochs=1).fit(bare, None, 0), Classifier)
+
+
+def test_a_head_gets_both_splits_and_the_seed_of_heads(workspace, train, val, monkeypatch):
+    edit("params.yaml", "seed: {subset: 0, train: 0, heads: 0}", "seed: {subset: 1, train: 2, heads: 3}")
+    monkeypatch.setattr(features, "load", lambda path, *names: {"train": train, "val": val})
+    asked = []
+
+    class Head(crt.Head):
+        def fit(self, *arguments):
+            asked.append(arguments)
+            return train.classifier
+
+    monkeypatch.setattr(sys, "argv", ["crt", "crt"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", crt.__spec__)
+    head_module.main(Head)
+    ((first, second, seed),) = asked
+    assert first is train and second is val and seed == 3

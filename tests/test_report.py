@@ -12,11 +12,12 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import confusion_matrix
 
 from pipeline import deviation, evaluate, features, outcomes, page, provenance, report, results
 from pipeline.classifier import Classifier
 from pipeline.files import InputError, write_csv
-from pipeline.pictures import heads, style
+from pipeline.pictures import heads, style, training
 from pipeline.pictures.heads import by_tau
 from tests.conftest import edit, stage
 from tests.test_evaluate import fitted  # noqa: F401
@@ -352,3 +353,19 @@ def test_results_are_read_as_they_were_written(evaluated):
 def test_a_column_s_text_is_what_its_value_is():
     column = page.Column("x", "x", "x")
     assert [page._text(value, column) for value in (None, 3.14159, 1234567, {"tau": 0.7})] == ["–", "3.14", "1,234,567", "tau 0.7"]
+
+
+def test_pictures_show_what_they_say():
+    """Classes from the largest to the smallest, a head less joint, right classes down and said ones across."""
+    found = many_classes(10, 3)
+    order = np.argsort(-found.counts, kind="stable")
+    with style.theme("light"):
+        heights = [bar.get_height() for bar in heads.change(found).axes[0].patches]
+        confusion = heads.confusion(found).axes[0].images[0].get_array()
+        beta = heads.beta(found).axes[0].images[0].get_array()
+        largest, smallest = (line.get_ydata() for line in training.progress(found).axes[0].lines[:2])
+    np.testing.assert_allclose(heights, (found.accuracies["head_0"] - found.accuracies["joint"])[order])
+    table = confusion_matrix(found.labels, found.outcomes["joint"].predicted, labels=order, normalize="true")
+    np.testing.assert_allclose(confusion, np.sqrt(100 * table))
+    np.testing.assert_allclose(beta, np.array(found.heads["afg"].record["beta"])[:, order].T)
+    np.testing.assert_allclose([largest, smallest], found.training.by_class["accuracy"][:, order[[0, -1]]].T)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import io
 import os
+import runpy
 import subprocess
 import sys
+import warnings
+from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +25,12 @@ ROOT = Path(__file__).parents[1]
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side, and the stages that they run: more threads than cores wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items):
+    """test_dvc.py takes longest and begins, then the files of many tests, so that two processes end together."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.name != "test_dvc.py", -tests[item.path], item.path))
 
 
 def make_features(counts=(60, 25, 9, 3, 1), dim=8, seed=0, spread=2.5, nonnegative=True):
@@ -58,17 +71,43 @@ def digits(workspace):
     return images.load()
 
 
+@functools.cache
+def tree_of(text):
+    """The parameters of the current folder, whose params.yaml has this text."""
+    return params.read()
+
+
 def method(**changes):
     """The recipe of the current folder's params.yaml, cut to two epochs of larger batches, with changes to its `train` section."""
-    tree = params.read()
+    tree = copy.deepcopy(tree_of(Path("params.yaml").read_text()))
     tree["train"] |= {"epochs": 2, "warmup_epochs": 1, "batch": 64, **changes}
     return recipe.read(tree)
 
 
 def stage(*command, check=True):
-    """Run `python -m pipeline.COMMAND` in the current folder, as DVC does."""
+    """Run `python -m pipeline.COMMAND` in the current folder and in this process, which has imported what takes seconds to import."""
+    said, errors, status = io.StringIO(), io.StringIO(), None
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(errors), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'pipeline.* found in sys.modules", RuntimeWarning)  # it may be another copy than tests import
+        patch.setattr(sys, "argv", list(command))
+        try:
+            runpy.run_module(f"pipeline.{command[0]}", run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            status = end.code
+    if isinstance(status, str):
+        print(status, file=errors)
+        status = 1
+    return checked(subprocess.CompletedProcess(command, status or 0, said.getvalue(), errors.getvalue()), check)
+
+
+def process(*command, check=True):
+    """The same in a process of its own, as DVC has it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", f"pipeline.{command[0]}", *command[1:]], capture_output=True, text=True, env=environment)
+    command = [sys.executable, "-m", f"pipeline.{command[0]}", *command[1:]]
+    return checked(subprocess.run(command, capture_output=True, text=True, env=environment), check)
+
+
+def checked(done, check):
     assert not check or done.returncode == 0, done.stderr
     return done
 

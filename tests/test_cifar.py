@@ -12,7 +12,7 @@ from pipeline import images, params, prepare
 from pipeline.datasets import cifar10, cifar100
 from pipeline.files import InputError
 from pipeline.longtail import class_counts, cut
-from tests.conftest import edit, stage
+from tests.conftest import edit, process
 
 REAL = os.environ.get("TAILCACHE_CIFAR")
 needs_cifar = pytest.mark.skipif(
@@ -162,7 +162,7 @@ def test_all_stages_on_cifar_100_lt(workspace):
         edit(workspace / "params.yaml", old, new)
     heads = list(params.read()["heads"])
     for name in ("prepare", "train", "extract", *((f"heads.{kind}", kind) for kind in heads), "deviation", "evaluate"):
-        done = stage(*([name] if isinstance(name, str) else name))
+        done = process(*([name] if isinstance(name, str) else name))
     assert "many (35)" in done.stdout and "medium (35)" in done.stdout and "few (30)" in done.stdout
     accuracies = [float(line.split()[4].strip("*")) for line in done.stdout.splitlines()[3:]]
     assert len(accuracies) == len(heads)

@@ -16,7 +16,7 @@ from pipeline.feed import Feed
 from pipeline.files import InputError
 from pipeline.network import Network
 from pipeline.sampling import class_balanced
-from tests.conftest import edit, stage
+from tests.conftest import edit, process
 
 
 def norms(network):
@@ -291,7 +291,7 @@ def test_views_without_augmentation_are_refused_before_torch_is_imported(workspa
     edit("params.yaml", "augment: shift", "augment: none ")
     edit("params.yaml", "  views: 0", "  views: 2")
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
-    done = stage("extract", check=False)
+    done = process("extract", check=False)
     assert done.returncode == 1
     assert [line for line in done.stderr.splitlines() if not line.startswith("import time:")] == [BAD[-1][2]]
     assert not any(line.endswith(" torch") for line in done.stderr.splitlines())

@@ -214,6 +214,10 @@ def test_the_fitted_classifier_is_as_good_as_logistic_regression(convert, kind):
     wanted, got = (per_class_accuracy(test.labels, predicted, 20).mean() for predicted in (theirs, ours))
     assert wanted > 35
     assert got > wanted - 2
+    bias = np.full((len(train.labels), 1), np.sqrt(train.dim))  # on which the penalty lies as well
+    penalised = LogisticRegression(max_iter=1000, fit_intercept=False).fit(np.hstack([train.features / scale, bias]), train.labels)
+    apart = np.linalg.norm(train.classifier.weight * scale - penalised.coef_[:, :-1])
+    assert apart < 0.25 * np.linalg.norm(penalised.coef_[:, :-1])  # without the penalty it is 0.35 and more
 
     once = TARGET.read_bytes()
     convert("clip.npz")

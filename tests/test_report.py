@@ -19,7 +19,7 @@ from pipeline.classifier import Classifier
 from pipeline.files import InputError, write_csv
 from pipeline.pictures import heads, style, training
 from pipeline.pictures.heads import by_tau
-from tests.conftest import edit, stage
+from tests.conftest import edit, process, stage
 from tests.test_evaluate import fitted  # noqa: F401
 
 NAMES = [picture.name for picture in report.PICTURES]
@@ -86,7 +86,7 @@ def test_a_report_is_the_same_bytes_each_time_and_needs_nothing_beside_it(evalua
 @pytest.mark.slow
 def test_every_picture_is_the_same_bytes_in_another_process(evaluated, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["report"])
-    stage("report")
+    process("report")
     first = written()
     report.main()
     assert written() == first

@@ -145,8 +145,10 @@ def write(path: Path, network: Network, data: ImageSet, extract: Extract) -> Non
                     blocks = ([block] for block in view_blocks(network, feed, view, extract.batch))
                     fill([views], blocks, f"train view {view + 1}/{extract.views}", (view,))
         cosine = network.cosine_scale is not None
+        # A group that HDF5 makes on the way to `classifier/weight` notes the time where there are many classes. One made by name does not,
+        # and made behind the weights it leaves a file of few classes as it always was.
         weight = file.create_dataset(None, data=network.classifier.weight.detach().cpu().numpy())
-        group = file.create_group("classifier")  # by name: one that HDF5 makes on the way may hold the time, by many classes it does
+        group = file.create_group("classifier")
         group["weight"] = weight
         group["bias"] = np.zeros(data.classes, "f4") if cosine else network.classifier.bias.detach().cpu().numpy()
         group.attrs["normalise"] = cosine

@@ -91,7 +91,9 @@ def proof(result: Result) -> tuple[Any, ...]:
 
 
 def settled(found: list[tuple[Any, Version, tuple[Any, ...]]]) -> list[Version]:
-    """For each bucket, version and proof the version that stands for it: the first of those that share a proof, in one step or several."""
+    """For each bucket, version and proof the version that stands for it: the first of those that share a proof, in one step or several
+    (disjoint sets, whose nodes are versions and proofs).
+    """
     parent: dict[Any, Any] = {}
 
     def root(node: Any) -> Any:

@@ -41,7 +41,7 @@ class Dataset(Params):
         ------
         InputError
             If a folder is missing, a class's name is not UTF-8, a class holds a link to a folder, or `val/` or `test/` has a class that
-        `train/` lacks.
+            `train/` lacks.
         """
         names = sorted(entry.name for entry in _folders(root / "train"))
         if not names:

@@ -22,7 +22,7 @@ from pipeline import features
 from pipeline.classifier import Classifier
 from pipeline.features import Features
 from pipeline.files import InputError, attributes_of, interruptible, replacing
-from pipeline.import_features import FOLDER, add_classifier, check_name, place
+from pipeline.import_features import FOLDER, add_classifier, check_name, place, target_of
 
 SPLITS = ("train", "val", "test")
 
@@ -34,11 +34,9 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="features.h5 of the same images, by two backbones or more")
     options = parser.parse_args()
     check_name(options.name, "concatenate")
-    target, sources = FOLDER / f"{options.name}.h5", {path.resolve() for path in options.files}
-    if len(sources) < max(len(options.files), 2):
+    if len({path.resolve() for path in options.files}) < max(len(options.files), 2):
         raise InputError(f"{options.files[-1]}: expected two different files or more")
-    if target.resolve() in sources:
-        raise InputError(f"{target}: would be written over; choose another --name")
+    target = target_of(options.name, options.files)
     print(write(target, options.files))
     print(f"next: set `features: {target}` in params.yaml, `dvc add {target}`, then `dvc repro evaluate deviation`")
 

@@ -15,6 +15,7 @@ import argparse
 import filecmp
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -51,9 +52,7 @@ examples:
 def main() -> None:
     options = arguments()
     current = params.read().get("features")  # run elsewhere than in the root folder, this says so
-    target = FOLDER / f"{options.name}.h5"
-    if target.resolve() == options.file.resolve():
-        raise InputError(f"{target}: would be written over; choose another --name")
+    target = target_of(options.name, [options.file])
     with replacing(target) as temporary:
         summary, origin = convert(temporary, options)
         if origin == "fitted":
@@ -64,6 +63,14 @@ def main() -> None:
     print(f"{options.name}: {summary}; stage-one classifier {origin} -> {where}")
     first = "" if current == str(target) else f"set `features: {target}` in params.yaml, "
     print(f"next: {first}`dvc add {target}`, then `dvc repro evaluate deviation`")
+
+
+def target_of(name: str, sources: Sequence[Path]) -> Path:
+    """The file of a name in FOLDER; an error where that is one of the sources, which would be written over."""
+    target = FOLDER / f"{name}.h5"
+    if target.resolve() in {source.resolve() for source in sources}:
+        raise InputError(f"{target}: would be written over; choose another --name")
+    return target
 
 
 def place(temporary: Path, target: Path) -> str:

@@ -67,8 +67,8 @@ def run(options: argparse.Namespace) -> None:
         if head not in known.heads:
             raise InputError(f"{cells.FILE}: heads: no {head!r}; known: {', '.join(known.heads)}")
     trees = {network: cells.compose(*network, root, known) for cell, seed in wanted for network in cells.networks(cell, seed)}
-    for (cell, _), tree in trees.items():
-        tree["train"]["compile"] |= options.compile
+    for (cell, _), tree in trees.items() if options.compile else ():
+        tree["train"]["compile"] = True
         cells.checked(tree, cell)  # once more: a machine may lack what compiling needs
     for cell, seed in wanted:
         networks = cells.networks(cell, seed)

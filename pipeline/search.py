@@ -47,7 +47,12 @@ def best(judge: Features, classifier: Classifier, combine: np.ufunc, columns: np
     """
     tried = tries(judge, classifier, combine, columns)
     accuracies = tried[:, judge.class_counts > 0].mean(1)
-    return int(accuracies.round(9).argmax()), accuracies  # rounded: equal ones may differ in the last bit of their sums
+    return peak(accuracies), accuracies
+
+
+def peak(accuracies: np.ndarray) -> int:
+    """The place of the highest of accuracies (t,), fractions; of equals the first, which may differ in the last bit of their sums."""
+    return int(accuracies.round(9).argmax())
 
 
 def tries(judge: Features, classifier: Classifier, combine: np.ufunc, columns: np.ndarray) -> np.ndarray:

@@ -524,9 +524,9 @@ def test_another_seed_draws_other_features(train, val):
 
 def test_tukey_alone_is_lws_in_tukeys_space(train):
     """With its rate, weight decay and views."""
-    shared = {"epochs": 3, "batch": 16, "lr": 0.1, "weight_decay": 0.01, "views": False}
-    views = dataclasses.replace(train, views=np.stack([train.features, train.features + 1]))
-    for with_views in (False, True):
-        alone = afg.Head(tukey_only=True, power=1.0, **shared | {"views": with_views}).fit(views, None, 4)
-        same = lws.Head(**shared | {"views": with_views}).fit(views, None, 4)
+    shared = {"epochs": 3, "batch": 16, "lr": 0.1, "weight_decay": 0.01}
+    with_two = dataclasses.replace(train, views=np.stack([train.features, train.features + 1]))
+    for views in (False, True):
+        alone = afg.Head(tukey_only=True, power=1.0, views=views, **shared).fit(with_two, None, 4)
+        same = lws.Head(views=views, **shared).fit(with_two, None, 4)
         np.testing.assert_allclose(alone.weight, same.weight, rtol=1e-5)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pipeline import metrics
 from pipeline.classifier import Classifier
 from pipeline.pictures.style import Missing, by_size, colour, over_classes, panels, stroke, window_of
-from pipeline.search import GRID, judges, tries
+from pipeline.search import GRID, judges, peak, tries
 
 if TYPE_CHECKING:
     from pipeline.results import Results
@@ -91,7 +91,7 @@ def tau(found: Results) -> Figure:
             axes.plot(GRID, accuracies[:, mask & judged].mean(1), label=name)
     everything = accuracies[:, judged].mean(1)
     axes.plot(GRID, everything, color=mpl.rcParams["text.color"], linewidth=2.2, label="all")
-    best = int(everything.round(7).argmax())  # of equals the first, as `search.best` has it
+    best = peak(everything / 100)
     axes.plot(GRID[best], everything[best], "o", color=mpl.rcParams["text.color"])
     lowest = min(np.min(line.get_ydata()) for line in axes.lines)
     axes.axvline(GRID[best], color=mpl.rcParams["axes.edgecolor"], linewidth=1, linestyle=(0, (2, 2)), zorder=1)

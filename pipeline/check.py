@@ -47,8 +47,7 @@ def check(tree: dict[str, Any]) -> None:
     recipe.read(tree)
     for section, of in methods.SECTIONS.items():
         for name in params.at(tree, section):
-            where = f"{section}.{name}"
-            params.section(tree, where, params.model_of(params.method(section, name, where), of.model))
+            params.of_method(tree, section, name, f"{section}.{name}", of.model)
     extract.read_params(tree)
     params.features_file(tree)
     check_heads(tree)

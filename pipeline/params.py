@@ -175,3 +175,11 @@ def model_of(module: ModuleType, name: str) -> type[Params]:
         what = f"expected a class {name} of its parameters, derived from pipeline.params.Params"
         raise InputError(f"{module.__name__.replace('.', '/')}.py: {what}")
     return model
+
+
+def of_method(tree: dict[str, Any], package: str, name: str, where: str, model: str) -> Any:
+    """The parameters of a method below its package's section: the class `model` of the module that the yaml path `where` asks for.
+
+    Raises as `method`, `model_of` and `section` do.
+    """
+    return section(tree, f"{package}.{name}", model_of(method(package, name, where), model))

@@ -61,8 +61,7 @@ def main() -> None:
 def read_params(tree: dict[str, Any]) -> tuple[Data, Any]:
     """Check the sections `data` and `datasets.NAME`."""
     data = params.section(tree, "data", Data)
-    module = params.method("datasets", data.name, "data.name")
-    return data, params.section(tree, f"datasets.{data.name}", module.Dataset)
+    return data, params.of_method(tree, "datasets", data.name, "data.name", "Dataset")
 
 
 def split(raw: RawData, data: Data, seed: int) -> tuple[np.ndarray, tuple[RawSplit, np.ndarray] | None]:

@@ -86,17 +86,13 @@ class Recipe(NamedTuple):
 
 def read(tree: dict[str, Any]) -> Recipe:
     """Check the `train` section, those of the modules that it names and that they fit together, before torch or data is touched."""
-
-    def method(section: str, name: str, where: str, model: str) -> Any:
-        return params.section(tree, f"{section}.{name}", params.model_of(params.method(section, name, where), model))
-
     train = params.section(tree, "train", Train)
     family = params.at(tree, "train.backbone.family")
     module = params.method("backbones", family, "train.backbone.family")
     network = params.section(tree, "train.backbone", params.model_of(module, "Backbone"), without=("family",))
-    loss = method("losses", train.loss, "train.loss", "Loss")
-    mixing = method("mixing", train.mix, "train.mix", "Mixing")
-    reweighting = method("reweighting", train.reweight, "train.reweight", "Reweighting")
+    loss = params.of_method(tree, "losses", train.loss, "train.loss", "Loss")
+    mixing = params.of_method(tree, "mixing", train.mix, "train.mix", "Mixing")
+    reweighting = params.of_method(tree, "reweighting", train.reweight, "train.reweight", "Reweighting")
     recipe = Recipe(train, network, loss, mixing, reweighting)
     check_combination(recipe)
     return recipe

@@ -174,6 +174,12 @@ def test_a_file_that_is_no_loss_is_a_line(tmp_path):
     assert said.startswith("pipeline/losses/mine.py: expected a class Loss of its parameters")
 
 
+def test_a_file_that_is_no_data_set_is_a_line(tmp_path):
+    edits = ("  name: digits ", "  name: mine "), ("  digits: {test_per_class: 50}\n", "  digits: {test_per_class: 50}\n  mine: {}\n")
+    said = checked_with(tmp_path, "datasets", "class Mine: ...", *edits)
+    assert said.startswith("pipeline/datasets/mine.py: expected a class Dataset of its parameters")
+
+
 def checked_with(workspace, package, code, *edits):
     """The one line that `check` says of params.yaml with these edits, in a copy of the code with a file `mine.py` in that package."""
     shutil.copytree(ROOT / "pipeline", workspace / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))

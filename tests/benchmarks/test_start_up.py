@@ -1,4 +1,8 @@
-"""From the command to the end of the first training step on CIFAR-100-LT: parameters, images and their hash, network, step."""
+"""From the command to the end of the first training step on CIFAR-100-LT: parameters, images and their hash, network, step.
+
+Beside it what no program can do without: `import torch` and a step of the convolutions of ResNet-32 on one batch, itself a second on
+processors without bf16.
+"""
 
 import os
 import subprocess
@@ -7,7 +11,7 @@ import time
 
 import pytest
 
-from tests.benchmarks.timing import report
+from tests.benchmarks.timing import BF16, report
 from tests.conftest import ROOT, edit, stage
 from tests.test_cifar import REAL, needs_cifar, use_cifar
 
@@ -20,6 +24,21 @@ def once(*arguments):
     raise SystemExit
 optimiser.SGD.step = once
 runpy.run_module("pipeline.train", run_name="__main__", alter_sys=True)
+"""
+
+BARE_STEP = f"""
+import torch
+from torch import nn
+widths = [3] + [16] * 11 + [32] * 10 + [64] * 10
+layers = []
+for i, o in zip(widths, widths[1:]):
+    layers += [nn.Conv2d(i, o, 3, 1 if i in (3, o) else 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(True)]
+network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(memory_format=torch.channels_last)
+classifier = nn.Linear(64, 100)
+x = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+with torch.autocast("cpu", torch.bfloat16, enabled={BF16}):
+    features = network(x)
+nn.functional.cross_entropy(classifier(features.float()), torch.randint(0, 100, (128,))).backward()
 """
 
 
@@ -40,6 +59,7 @@ def test_the_first_step_comes_soon_after_importing_torch(workspace):
     for old, new in {"depth: 8": "depth: 32", "batch: 32\n": "batch: 128\n", "augment: shift": "augment: plain"}.items():
         edit(workspace / "params.yaml", old, new)
     stage("prepare")
-    first, torch = command(UNTIL_THE_FIRST_STEP), command("import torch")
-    report("first training step on CIFAR", f"{first:.1f} s", f"`import torch` alone: {torch:.1f} s", f"{first / torch:.2f}", "≤ 1.5")
-    assert first / torch <= 1.5
+    first, bare, torch = command(UNTIL_THE_FIRST_STEP), command(BARE_STEP), command("import torch")
+    report("first training step on CIFAR", f"{first:.1f} s", f"`import torch` alone: {torch:.1f} s", f"{first / torch:.2f}", "–")
+    report("the same", f"{first:.1f} s", f"`import torch` and a bare step: {bare:.1f} s", f"{first / bare:.2f}", "≤ 1.3")
+    assert first / bare <= 1.3

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -126,8 +127,9 @@ def identity(recipe: Recipe, seed: int, images: Path) -> Identity:
 def code() -> dict[str, str]:
     """A hash of every file of the project that this process has imported, by its name in `pipeline/`."""
     here = Path(__file__).parent
-    files = {Path(module.__file__) for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
-    return {file.relative_to(here).as_posix(): _hash(file) for file in sorted(files) if here in file.parents and file.stat().st_size}
+    everywhere = {str(getattr(module, "__file__", None)) for module in list(sys.modules.values())}
+    files = [Path(file) for file in everywhere if file.startswith(f"{here}{os.sep}")]  # as text: with paths, 1,300 modules take 0.1 s
+    return {file.relative_to(here).as_posix(): _hash(file) for file in files if file.stat().st_size}
 
 
 def _hash(path: Path) -> str:

@@ -45,6 +45,12 @@ def paper(method, table, split="all", head=None, ratio=100, name="glag"):
     return float(value)
 
 
+def printed(*protocol, **wanted):
+    """What each table of a paper prints (a text) for the cell that is stated to have these parameters."""
+    rows = [row for row in PUBLISHED if wanted.items() <= row.items() and {*protocol} <= {*row["protocol"].split(";")}]
+    return {row["table"]: row["value"] for row in rows}
+
+
 def below(cell, kind, ratio=100):
     """How far a head with views ends below GLAG's table 6 (AFG: 7, and 2 at other ratios)."""
     if kind == "afg":

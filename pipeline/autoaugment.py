@@ -1,9 +1,9 @@
 """AutoAugment's policy for CIFAR-10 (Cubuk et al. 2019, table 7) on a batch of tensors, a sub-policy for each image.
 
 Its 13 operations are Pillow's, to the rounding, as the re-implementation applies them that Balanced Softmax, GLAG and most later work on
-long tails use (DeepVoltaire's CIFAR10Policy, for CIFAR-100 as well): colours change by a factor of 1 ± magnitude; shearing, translation
-and colours take a random sign and rotation none; shearing is bicubic, the rest nearest; what comes into the picture is grey 128.
-torchvision and kornia draw one sub-policy for a whole batch.
+long tails use (DeepVoltaire's CIFAR10Policy of before July 2021, for CIFAR-100 as well): colours change by a factor of 1 ± magnitude;
+shearing, translation and colours take a random sign and rotation none; shearing is bicubic, the rest nearest; what comes into the picture
+is grey 128. torchvision and kornia draw one sub-policy for a whole batch.
 
 Images are uint8 (k, h, w, 3) on any device; magnitudes, with their sign, are (k,) float64 on the host.
 """

@@ -1,7 +1,7 @@
 """Cutting a long tail from a balanced training set, and setting images aside before it is cut.
 
 Classes keep their numbers: class 0 is the largest, class C - 1 the smallest (Cao et al. 2019, LDAM, section 4; the reference code of
-LDAM-DRW, BBN, MiSLAS and MFW alike).
+LDAM-DRW, BBN and MiSLAS alike; MFW's is not published).
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class Reliability(NamedTuple):
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Reliability:
-    """Confidence (n,) in (0, 1] in bins of equal width, closed above, against what was right (n,) (Guo et al. 2017, Eq. 2)."""
+    """Confidence (n,) in (0, 1] in bins of equal width, closed above, against what was right (n,) (Guo et al. 2017, section 2)."""
     place = np.clip(np.ceil(confidence.astype(float) * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(place, minlength=bins)
     of_bin = [np.divide(np.bincount(place, v, bins), count, out=np.full(bins, np.nan), where=count > 0) for v in (confidence, right)]

@@ -1,7 +1,7 @@
 """The network of stage one: an ordered sequence of groups, a global average pool and a classifier, linear or (for LDAM) a cosine.
 
 "After the second group" is an index into the sequence, so every method that mixes features hooks in at one place (`Mix.after`).
-Features are the pooled outputs of the last group, after its ReLU, as in the reference code of all three papers.
+Features are the pooled outputs of the last group, after its ReLU, as in the reference code of Kang et al. and LDAM-DRW.
 """
 
 from __future__ import annotations

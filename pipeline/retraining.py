@@ -36,7 +36,8 @@ class Retraining(Params):
     batch, lr, weight_decay : features a step, rate at the start of the cosine, on everything that learns
     sampler : as stage one's (pipeline/sampling.py); `class_balanced` is the class-aware sampler of Kang et al.'s code
     loss : `ce`; `balanced_softmax`, cross-entropy of z + log n (Ren et al. 2020); `logit_adjust`, of z + τ log p (Menon et al. 2021,
-        Eq. 10); `class_balanced`, weighted by the inverse effective number of samples (Cui et al. 2019, Eq. 2)
+        Eq. 10); `class_balanced`, weighted by the inverse effective number of samples (Cui et al. 2019, Eq. 2 and 6).
+        These three go by the class sizes of the training set, whatever of them `square_root` or `progressive` has evened out
     tau, beta : τ of `logit_adjust`; β of `class_balanced`
     label_smoothing : share of the target that is spread over all classes; LOS (Sun et al. 2025) takes 0.98 and needs no class counts
     views : whether every draw takes one of the cached views of its image, where features.h5 has some; else the clean features

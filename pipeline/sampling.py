@@ -78,7 +78,8 @@ def class_balanced(labels: np.ndarray, start: int, stop: int, seed: int, each: i
 def weighted(labels: np.ndarray, shares: np.ndarray, draws: int, generator: np.random.Generator) -> np.ndarray:
     """Draw a class with probability `shares` (c,), then the next image of its shuffled cycle; (draws,) indices into `labels`.
 
-    The cycles (Kang et al.'s code draws with replacement) keep images of a class within one use of each other.
+    The cycles keep images of a class within one use of each other; in Kang et al.'s code square-root sampling draws with replacement, and
+    progressive sampling has such cycles too.
     """
     classes = generator.choice(len(shares), draws, p=shares)
     drawn = np.empty(draws, np.int64)

@@ -43,10 +43,10 @@ def recalibrate(network: Network, feed: Feed) -> None:
     """Replace BatchNorm's running statistics by those of class-balanced batches; weights stay, and the network ends in evaluation mode.
 
     They become plain averages of the batches' means and (unbiased) variances over an epoch of augmented training images, drawn class by
-    class and rounded up to whole batches, which all count the same. Why: where the reference code of Kang et al. 2020 retrains a
-    classifier (cRT, LWS), the backbone's weights are frozen but its BatchNorm is in training mode, so its statistics drift to those of
-    class-balanced batches (MiSLAS, issue 2). Cached features have the statistics of stage one; this brings that shift back. A network
-    without BatchNorm stays as it is.
+    class and rounded up to whole batches, which all count the same. Why: where the reference code of Kang et al. 2020 retrains a classifier
+    (cRT, LWS), the backbone's weights are frozen but its BatchNorm is in training mode, so its statistics drift to those of class-balanced
+    batches (MiSLAS, issue 2; for τ-norm and nearest means they do not). Cached features have the statistics of stage one; this brings that
+    shift back, for all heads. A network without BatchNorm stays as it is.
     """
     network.eval()
     layers = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]

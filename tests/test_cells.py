@@ -61,7 +61,7 @@ def test_every_published_cell_on_cifar_is_a_command(monkeypatch):
     cell = ("/".join(parts) for parts in itertools.product(data, ("plain", "autoaugment"), KNOWN.methods))
     rows = beside.by_setting([{"cell": each, "seed": "0", "head": head, **nothing} for each, head in itertools.product(cell, heads)])
     missing = [each.row["method"] for each in numbers if not any(beside.matches(row, each) for row in rows)]
-    assert len(numbers) > 190 and missing == ["GraLoss concave"]
+    assert len(numbers) > 170 and missing == ["GraLoss concave"]
 
 
 @pytest.mark.parametrize(

@@ -172,10 +172,12 @@ CLAIMS = {
     "Cross-entropy is {:.1f} in table 1 and {:.1f} in table 7, logit adjustment {:.1f} and {:.1f}.": [
         *(paper("Cross-Entropy", 1, head="joint"), paper("CE", 7), paper("Logit Adjust τ 1.0", 1, head="joint"), paper("Logitloss", 7)),
     ],
+    "two of its numbers in table 7, {:.1f} for cross-entropy and {:.1f} for logit adjustment,": [paper("CE", 7), paper("Logitloss", 7)],
+    'GLAG\'s "Balanced Softmax" of table 2, {:.1f} at ratio 100,': [paper("Balanced Softmax", 2)],
     "its cross-entropy, {:.1f}, looks like a plain one (ours: {:.1f})": [paper("Cross-Entropy", 2), ours("plain/ce")],
     "On cross-entropy it gives {:.1f} for nothing, more than every trained head on these features, and nearly as much as training with "
     "logit adjustment, {:.1f}. With plain augmentation it gives {:.1f}, as much as the best trained head, and training with it {:.1f} "
-    "({:.2f} as": [
+    "({:.2f} in GLAG's": [
         *(ours(CE, "logit_adjust"), ours(ADJUST), ours("plain/ce", "logit_adjust"), ours("plain/logit_adjust")),
         paper("Logit Adjust", 2),
     ],

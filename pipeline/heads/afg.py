@@ -4,17 +4,22 @@ Every epoch each class is filled up to the size of the largest with new features
 calibrated with the nearest larger classes (pipeline/calibration.py), head classes from their own Gaussian. A classifier learns from real
 and generated features; on head classes stage one's classifier teaches it, with a weight that grows like GraLoss's α.
 
-What the paper leaves open, and what is done here:
-- Tukey's λ (`power`): 0.9, applied to all features before any mean, distance or covariance is taken; draws are mapped back, so that
-  stage one's weights, the teacher and raw test features stay valid. Signed features take the signed power.
+What the paper leaves open, or is done otherwise here:
+- Tukey's λ (`power`): 0.9. The paper transforms samples of tail classes, but no mean and no covariance; here all features are transformed
+  before any mean, distance or covariance is taken, so that they compare. Draws are mapped back, so that stage one's weights, the teacher
+  and raw test features stay valid. Signed features take the signed power.
+- The covariance Σ_i of Eq. 9 is that of the sample's own class: Eq. 6 has covariances of classes only.
 - Head classes are those with more than `head` training images; the largest third where that is no class or every class.
 - β starts at 0.6 (section 5.1; section 5.3 says 0.4). After each epoch it is multiplied by 1.1 for a tail class that did better on the
-  validation set than an epoch ago and by 0.9 for one that did worse, kept within [0, 1]: the rule of FASA, which the paper cites.
+  validation set than an epoch ago and by 0.9 for one that did worse, kept within [0, 1]: the rule by which FASA, which the paper cites,
+  moves the chance that a cluster of classes is drawn, for each class on its own.
   "Better" is the class's mean loss (`val_loss`), or the paper's accuracy (`val_accuracy`), which is coarse on a few images.
   Without validation images of a class, its training images are asked; the record says so.
-- Where stage one has a cosine classifier (LDAM), all of this happens on features of unit length, which is what that classifier sees.
+- Where stage one has a cosine classifier (LDAM), all of this happens on features of unit length, which is what that classifier sees;
+  draws keep the length they come out with.
 - The classifier is LWS (the caption of Fig. 2 names it); `crt` learns a new linear one.
 - Distillation is T² KL(teacher || student) over all classes at T = 2, averaged over the batch's samples of head classes.
+- Batches of 512 at a rate of 0.1; the paper has the 40 epochs and the cosine.
 """
 
 from __future__ import annotations

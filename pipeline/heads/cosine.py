@@ -1,8 +1,9 @@
 """Cosine classifier (Kang et al. 2020, Table 12, after Gidaris and Komodakis 2018): logits s cos(x, w_k), trained as cRT.
 
 The scale s starts at 10 as in Gidaris and Komodakis and learns. `tap: pre_relu` is the paper's "noRelu" row: it takes features before the
-backbone's last ReLU, where directions are not confined to one orthant (`extract.pre_relu: true` stores them). `start: class_means` with
-`loss: logit_adjust, sampler: instance, scale: 25` is the recipe of LIFT (Shi et al. 2024) for frozen foundation features.
+backbone's last ReLU, where directions are not confined to one orthant (`extract.pre_relu: true` stores them). `start: class_means`
+with `scale: 25, learn_scale: false, sampler: instance, loss: logit_adjust, lr: 0.01, batch: 128` is the recipe of LIFT (Shi et al. 2024)
+for frozen foundation features; it starts from directions of means, here it is means of directions.
 """
 
 from __future__ import annotations

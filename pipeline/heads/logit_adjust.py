@@ -2,8 +2,8 @@
 
 `additive` (Menon et al. 2021, Eq. 9) takes z_k - τ log p_k, p_k the class's share of the training images; τ = 1 is Bayes' rule for equally
 frequent classes. `multiplicative` (Kim and Kim 2020; Hasegawa and Sato 2024) gives each class's weight the norm (n_max / n_k)^τ and drops
-the bias. τ is given, or the best of 0, 0.1, … 2 on validation or training images by the mean of per-class accuracies, the smaller of
-equals.
+the bias, and with them the scale of stage one's logits; Hasegawa and Sato's code multiplies logits of weights that have one norm already.
+τ is given, or the best of 0, 0.1, … 2 on validation or training images by the mean of per-class accuracies, the smaller of equals.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The paper names cosine similarity or the Euclidean distance to L2-normalised means; its code by default subtracts the training mean, divides
 by the norm, averages each class and does not normalise the mean again. `centred_l2` with `euclidean` is that code, and the default here;
-`renormalise` is the paper's text. `cosine` is the cosine proper, of whatever length the means are (the code there forgets to divide by it).
+the text is `raw` with `cosine`, or with `euclidean` and `renormalise`, which predict the same. `cosine` is the cosine proper, of whatever
+length the means are (the code there forgets to divide by it).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ The weights of a cosine classifier (LDAM) have one norm already: there every τ 
 τ is given, or chosen in one of the paper's three ways (its Table 9): the best of 0, 0.1, … 2 on validation or on training images, by the
 mean of per-class accuracies, the smaller of equals (on training images that a network knows by heart many are equal); or learned, the τ
 that minimises class-balanced cross-entropy on training features. The paper's code for that is not published. Instead of drawing balanced
-batches, each class weighs the same, so that the one number can be found exactly, by Brent's method.
+batches, each class weighs the same, so that nothing is left to chance; Brent's method finds τ between 0 and 3, of several minima one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Balanced Softmax (Ren et al. 2020, section 3.2): cross-entropy of z + log n; at test time the logits are used as they are.
+"""Balanced Softmax (Ren et al. 2020, section 3.1, Eq. 4): cross-entropy of z + log n; at test time the logits are used as they are.
 
 log n and log p differ by a constant, so it is logit adjustment at τ = 1, exactly; papers list them as two methods, and the 0.1 between
 their cells is the luck of the draw.

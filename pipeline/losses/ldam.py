@@ -1,9 +1,9 @@
 """LDAM, label-distribution-aware margins (Cao et al. 2019, section 3.2), on a cosine-normalised classifier.
 
 The network's logits are s cos(w_c, f), and the target's is lowered by s Δ_y, Δ_c = m (n_min / n_c)^(1/4): the rarest class has the full
-margin m (the paper's constant C, as the code sets it). Only the target is lowered, as in the paper and its code; Kang et al.'s Eq. 6
-subtracts Δ from every logit. A margin means something only where logits are bounded: choosing this loss therefore gives the network a
-classifier that normalises features and weights and has no bias (`cosine_scale`), in training and at test time.
+margin m (the paper's constant C is m n_min^(1/4); s is the code's, its text has none). Only the target is lowered, as in the paper and its
+code; Kang et al.'s Eq. 6 subtracts Δ from every logit. A margin means something only where logits are bounded: choosing this loss therefore
+gives the network a classifier that normalises features and weights and has no bias (`cosine_scale`), in training and at test time.
 """
 
 from __future__ import annotations

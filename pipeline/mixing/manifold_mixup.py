@@ -1,8 +1,8 @@
 """Manifold mixup (Verma et al. 2019): mixup behind a group of layers that is drawn anew for every batch; labels are mixed as in mixup.
 
 The paper draws from the input and the places behind the first two of a ResNet's residual stages, with α = 2; [0, 2, 3] are these places
-here. The papers on long tails do not say what they take: the BagofTricks re-implementation has one fixed place and α = 1, which is a list
-of one.
+here. Their code minimises binary cross-entropy of the softmax, here it is the loss that `train` names. The papers on long tails do not say
+what they take: the BagofTricks re-implementation has one fixed place and α = 1, which is a list of one.
 """
 
 from __future__ import annotations

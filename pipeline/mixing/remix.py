@@ -1,4 +1,4 @@
-"""Remix (Chou et al. 2020, section 3): mixup whose labels lean to the rarer class.
+"""Remix (Chou et al. 2020, section 4, Eq. 10): mixup whose labels lean to the rarer class.
 
 Images as in mixup, x = λ x_i + (1 - λ) x_j with one λ ~ Beta(α, α) for a batch. The share of y_i in the loss is
     λ_y = 0  where n_i / n_j >= κ and λ < τ        (i is frequent and its share small: all label to j)

@@ -1,4 +1,4 @@
-"""Class-balanced weights from the effective number of samples (Cui et al. 2019, Eq. 2): w_c ∝ (1 - β) / (1 - β^n_c)."""
+"""Class-balanced weights from the effective number of samples (Cui et al. 2019, Eq. 2 and 6): w_c ∝ (1 - β) / (1 - β^n_c)."""
 
 from __future__ import annotations
 

@@ -15,15 +15,15 @@ TITLES = {"crt": "cRT", "lws": "LWS"}
 RETRAINED = ("crt", "lws", "crt_views", "lws_views")
 
 
-def each(cell, head="joint", column="all", ratio=100):
+def each(cell, head="joint", column="all", ratio=100, data="cifar100-lt"):
     """A figure of every seed (percent, or seconds), in their order."""
-    rows = [row for row in RUNS if (row["cell"], row["head"]) == (f"cifar100-lt-{ratio}/{cell}", head)]
+    rows = [row for row in RUNS if (row["cell"], row["head"]) == (f"{data}-{ratio}/{cell}", head)]
     assert rows, (cell, head)
     return np.array([float(row[column]) for row in sorted(rows, key=lambda row: int(row["seed"]))])
 
 
-def ours(*which, ratio=100):
-    return each(*which, ratio=ratio).mean()
+def ours(*which, **where):
+    return each(*which, **where).mean()
 
 
 def heads(cell):
@@ -49,6 +49,11 @@ def printed(*protocol, **wanted):
     """What each table of a paper prints (a text) for the cell that is stated to have these parameters."""
     rows = [row for row in PUBLISHED if wanted.items() <= row.items() and {*protocol} <= {*row["protocol"].split(";")}]
     return {row["table"]: row["value"] for row in rows}
+
+
+def of_ten(method):
+    """MFW's accuracy of CIFAR-10-LT at ratio 100 (percent)."""
+    return float(printed(paper="mfw", data="cifar10", imbalance="exponential", ratio="100", method=method, split="all")["1"])
 
 
 def below(cell, kind, ratio=100):

@@ -37,9 +37,9 @@ def beyond(cell, *names, column="all", than="joint"):
     return [ours(cell, name, column) - ours(cell, than, column) for name in names]
 
 
-def paper(method, table, split="all", head=None, ratio=100, name="glag"):
+def paper(method, table, split="all", head=None, ratio=100, name="glag", data="cifar100"):
     """A published accuracy (percent)."""
-    wanted = {"paper": name, "table": str(table), "method": method, "split": split, "data": "cifar100", "imbalance": "exponential"}
+    wanted = {"paper": name, "table": str(table), "method": method, "split": split, "data": data, "imbalance": "exponential"}
     wanted |= {"ratio": str(ratio)} | ({"head": head} if head else {})
     (value,) = {row["value"] for row in PUBLISHED if wanted.items() <= row.items()}
     return float(value)
@@ -49,11 +49,6 @@ def printed(*protocol, **wanted):
     """What each table of a paper prints (a text) for the cell that is stated to have these parameters."""
     rows = [row for row in PUBLISHED if wanted.items() <= row.items() and {*protocol} <= {*row["protocol"].split(";")}]
     return {row["table"]: row["value"] for row in rows}
-
-
-def of_ten(method):
-    """MFW's accuracy of CIFAR-10-LT at ratio 100 (percent)."""
-    return float(printed(paper="mfw", data="cifar10", imbalance="exponential", ratio="100", method=method, split="all")["1"])
 
 
 def below(cell, kind, ratio=100):

@@ -45,6 +45,13 @@ def test_readme_counts_them():
     assert f"which has {len(ROWS) - of_three} of six later papers too" in readme and len(set(papers)) == 3 + 6
 
 
+def test_a_number_of_another_method_says_whose_it_is():
+    names = ("CB", "Focal", "Focal Loss", "Balanced Softmax")
+    cited = [row for row in ROWS if row["method"] in names and row["data"].startswith("cifar") and not row["loss"]]
+    assert len(cited) == 23
+    assert all(re.search("Cui et al.'s table 2|LDAM's table 2|BALMS", row["note"]) for row in cited)
+
+
 def test_every_row_is_well_formed():
     packages = {"loss": "losses", "mix": "mixing", "reweight": "reweighting", "head": "heads"}
     known = {column: {"", *params.known(package)} for column, package in packages.items()}

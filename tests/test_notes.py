@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 
+from pipeline.longtail import class_counts
 from tests.conftest import ROOT
 from tests.runs_and_papers import (
     ADJUST,
@@ -226,6 +228,17 @@ CLAIMS = {
     "images, from {:.1f} to {:.1f}, with DRW to {:.1f}, but the others fall from {:.1f} to {:.1f} and {:.1f}.": [
         ours(f"plain/{method}", "joint", column, data="cifar10-lt") for column in ("medium", "many") for method in ("ce", "mfw", "mfw_drw")
     ],
+    "{:.1f} points over ERM, as in table 1, none of these has.": [
+        paper("MFW", 1, name="mfw", data="cifar10") - paper("ERM", 1, name="mfw", data="cifar10"),
+    ],
+    "MFW ends at {:.1f} with α = 0.5 and {:.1f} with 0.2, where it has": [
+        ours(f"plain_60/mfw_alpha_{alpha}", data="cifar10-lt") for alpha in ("0-5", "0-2")
+    ],
+    "has {:.1f} behind nearest means and {:.1f} behind logits shifted by a τ chosen on validation images, as much as MFW with DRW in the "
+    "paper ({:.1f}).": [
+        *(ours("plain/ce", head, data="cifar10-lt") for head in ("ncm", "la_val")),
+        paper("MFW w/ DRW", 1, name="mfw", data="cifar10"),
+    ],
     "ends at {:.1f}, with {:.1f} on few-shot classes, where cross-entropy has {:.1f} and {:.1f}.": [
         ours(cell, "joint", column) for cell in (MFW, CE) for column in ("all", "few")
     ],
@@ -253,6 +266,13 @@ def test_papers_print_two_numbers_for_one_cell():
     crt = printed("train.epochs=200", "train.backbone.depth=50", paper="decoupling", data="inaturalist2018", method="cRT", split="all")
     assert f"MFW's ERM on CIFAR-10's step data is {step['1']} in table 1 and {step['5']} in table 5" in README
     assert f"200 epochs) is {crt['3']} in table 3 and {crt['8']} in table 8" in README
+
+
+def test_what_an_unmixed_image_says_for_a_small_class():
+    likelier = [1 / beta.cdf(0.02 / 0.5, alpha, alpha) for alpha in (2, 0.5, 0.2)]  # λ is 0.5 times the beta distribution's
+    counts = class_counts("exponential", 5000, 100, 10)
+    assert [round(float(f"{value:.1g}")) for value in likelier] == [200, 8, 4]
+    assert round(np.exp(np.log(counts[:5]).mean() - np.log(counts[5:]).mean())) == 13
 
 
 def test_twelve_changes_are_twelve():

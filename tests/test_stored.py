@@ -1,15 +1,14 @@
 """The backbones that the repository holds: of their cells' parameters, and as good as their rows say."""
 
-import functools
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline import backbone, cell, cells, ledger, params, stored
+from pipeline import cell, cells, ledger, stored
 from tests.conftest import ROOT
+from tests.stored_networks import data_set, network_of, pixels
 
 FILES = sorted((ROOT / stored.FOLDER).rglob("*.safetensors"))
 QUICK = {file.parents[1]: file for file in FILES if file.stem == "seed-0" and file.stat().st_size < 2**22}  # the last of each recipe
@@ -39,10 +38,8 @@ def test_it_is_of_its_cell(found):
     ]
 
 
-@functools.cache
-def data_set(name):
-    """Raw images, which many cells share."""
-    return params.method("datasets", name, "data.name").Dataset().read(Path(os.environ["TAILCACHE_CIFAR"]), 0)
+def test_readme_counts_them():
+    assert f"for all {len(FILES)}; after that" in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 
 @pytest.mark.slow
@@ -55,12 +52,10 @@ def test_it_is_as_good_as_its_row_says(found):
     file, tree, row = found
     raw = data_set(tree["data"]["name"])
     labels, classes = raw.test.labels, len(raw.names)
-    network = backbone.load(len(raw.mean), classes, file).eval().to(memory_format=torch.channels_last)
-    mean, std = torch.tensor(raw.mean), torch.tensor(raw.std)
+    network = network_of(file, raw)
     said = []
     with torch.no_grad():
         for block in np.array_split(np.arange(len(labels)), 40):
-            pixels = ((torch.tensor(raw.test.read(block)).float() / 255 - mean) / std).permute(0, 3, 1, 2)
-            said.append(network.classifier(network.features(pixels)).argmax(1))
+            said.append(network.classifier(network.features(pixels(raw, raw.test, block))).argmax(1))
     right = np.concatenate(said) == labels
     assert 100 * np.mean([right[labels == k].mean() for k in range(classes)]) == pytest.approx(float(row["all"]), abs=0.1)

@@ -37,12 +37,17 @@ def beyond(cell, *names, column="all", than="joint"):
     return [ours(cell, name, column) - ours(cell, than, column) for name in names]
 
 
-def paper(method, table, split="all", head=None, ratio=100, name="glag", data="cifar100"):
+def paper(method, table, split="all", head=None, ratio=100, name="glag", data="cifar100", imbalance="exponential"):
     """A published accuracy (percent)."""
-    wanted = {"paper": name, "table": str(table), "method": method, "split": split, "data": data, "imbalance": "exponential"}
+    wanted = {"paper": name, "table": str(table), "method": method, "split": split, "data": data, "imbalance": imbalance}
     wanted |= {"ratio": str(ratio)} | ({"head": head} if head else {})
     (value,) = {row["value"] for row in PUBLISHED if wanted.items() <= row.items()}
     return float(value)
+
+
+def table_1(method, data="cifar100", imbalance="exponential"):
+    """MFW's, at ratio 100."""
+    return paper(method, 1, name="mfw", data=data, imbalance=imbalance)
 
 
 def printed(*protocol, **wanted):

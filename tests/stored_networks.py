@@ -1,18 +1,27 @@
-"""Stored networks and the raw images they are judged on, in plain torch."""
+"""Stored networks and the raw images they are trained and judged on, in plain torch."""
 
 import functools
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from pipeline import backbone, params
+from pipeline import backbone, cells, longtail, params
 
 
 @functools.cache
 def data_set(name):
     """Raw images, which many cells share."""
     return params.method("datasets", name, "data.name").Dataset().read(Path(os.environ["TAILCACHE_CIFAR"]), 0)
+
+
+def images_of(cell):
+    """The raw images of a cell's data set, and places of its training images there."""
+    data = cells.compose(cell, 0, os.environ["TAILCACHE_CIFAR"], cells.read())["data"]
+    raw = data_set(data["name"])
+    counts = longtail.class_counts(data["imbalance"], np.bincount(raw.train.labels).max(), data["ratio"], len(raw.names))
+    return raw, longtail.cut(raw.train.labels, counts, 0)[0]
 
 
 def network_of(file, raw):

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import cells, longtail, stored
+from pipeline import stored
 from tests.conftest import ROOT
-from tests.stored_networks import data_set, network_of, pixels
+from tests.stored_networks import images_of, network_of, pixels
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHARES = (0.0, 0.05, 0.1)  # of a training image in each test image: the table's columns
-ROWS = re.findall(r"^ *\| `(cifar\d+-lt-100/[^`]+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", README, re.MULTILINE)
+ROWS = re.findall(r"^ *\| `(cifar\d+-\w+-100/[^`]+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", README, re.MULTILINE)
 COMPUTED = ROWS if os.environ.get("TAILCACHE_EVERY_BACKBONE") else [row for row in ROWS if row[0].endswith("plain/mfw")]  # 40 s each
 
 
 def test_the_table_is_found():
-    assert len(ROWS) == 8
-    assert {row[0].split("/")[0] for row in ROWS} == {"cifar10-lt-100", "cifar100-lt-100"}
+    assert len(ROWS) == 10
+    assert {row[0].split("/")[0] for row in ROWS} == {"cifar10-lt-100", "cifar100-lt-100", "cifar10-step-100"}
 
 
 @pytest.mark.slow
@@ -31,11 +31,7 @@ def test_shares_classified_into_the_smaller_half_of_the_classes(row, monkeypatch
     """
     monkeypatch.chdir(ROOT)
     cell, *said = row
-    tree = cells.compose(cell, 0, os.environ["TAILCACHE_CIFAR"], cells.read())
-    raw = data_set(tree["data"]["name"])
-    classes, largest = len(raw.names), np.bincount(raw.train.labels).max()
-    counts = longtail.class_counts(tree["data"]["imbalance"], largest, tree["data"]["ratio"], classes)
-    training, _ = longtail.cut(raw.train.labels, counts, 0)
+    raw, training = images_of(cell)
     partners = np.random.default_rng(0).choice(training, len(raw.test.labels))
 
     network = network_of(stored.file(cell, 0), raw)
@@ -45,5 +41,5 @@ def test_shares_classified_into_the_smaller_half_of_the_classes(row, monkeypatch
             own, other = (network.maps(pixels(raw, *which), 2) for which in ((raw.test, rows), (raw.train, partners[rows])))
             for i, share in enumerate(SHARES):
                 predicted = network.classifier(network.rest((1 - share) * own + share * other, 2)).argmax(1)
-                small[i] += (predicted >= classes // 2).sum()
+                small[i] += (predicted >= len(raw.names) // 2).sum()
     np.testing.assert_allclose([float(number) for number in said], 100 * small / len(partners), atol=0.5)

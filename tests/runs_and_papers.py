@@ -45,8 +45,8 @@ def paper(method, table, split="all", head=None, ratio=100, name="glag", data="c
     return float(value)
 
 
-def table_1(method, data="cifar100", imbalance="exponential"):
-    """MFW's, at ratio 100."""
+def mfw_has(method, data="cifar100", imbalance="exponential"):
+    """What MFW's table 1 prints at ratio 100 (percent)."""
     return paper(method, 1, name="mfw", data=data, imbalance=imbalance)
 
 

@@ -20,7 +20,8 @@ ROUNDS, WORLDS = 300, 20  # 1,000 and 200 in the stage, of which the table is
 
 
 def test_the_table_is_found():
-    assert {cell for cell, *_ in ROWS} >= {f"cifar10-lt-100/plain/{method}" for method in ("ce", "ldam_drw", "mfw", "mfw_drw")}
+    assert len(ROWS) == 9
+    assert {data for _, data, *_ in ROWS} == {"cifar10-lt", "cifar10-step"}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])

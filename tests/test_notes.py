@@ -23,11 +23,11 @@ from tests.runs_and_papers import (
     each,
     ends,
     heads,
+    mfw_has,
     ours,
     over_images,
     paper,
     printed,
-    table_1,
     views_add,
 )
 
@@ -54,13 +54,13 @@ CLAIMS = {
     "none of these heads differs by more than {:.1f}. MFW, with plain augmentation, is {:.1f} below its paper (on CIFAR-10-LT {:.1f}, one "
     "network), LDAM-DRW in the same recipe within {:.1f} of its own on both;": [
         max(abs(below(cell, kind, 50)) for cell, kind in COMPARED),
-        table_1("MFW") - ours("plain/mfw"),
-        table_1("MFW", "cifar10") - ours("plain/mfw", data="cifar10-lt"),
-        max(abs(LDAM[0] - table_1("LDAM-DRW")), abs(LDAM[1] - table_1("LDAM-DRW", "cifar10"))),
+        mfw_has("MFW") - ours("plain/mfw"),
+        mfw_has("MFW", "cifar10") - ours("plain/mfw", data="cifar10-lt"),
+        max(abs(LDAM[0] - mfw_has("LDAM-DRW")), abs(LDAM[1] - mfw_has("LDAM-DRW", "cifar10"))),
     ],
     "on CIFAR-10's step data, after 60 epochs, MFW is {:.1f} above cross-entropy (one network each; table 1, after 200: {:.1f}).": [
         ours("plain_60/mfw", data="cifar10-step") - ours("plain_60/ce", data="cifar10-step"),
-        table_1("MFW", "cifar10", "step") - table_1("ERM", "cifar10", "step"),
+        mfw_has("MFW", "cifar10", "step") - mfw_has("ERM", "cifar10", "step"),
     ],
     "two networks side by side have {:.1f} %; one published network has {:.1f} in as many epochs as each of the two "
     "(GML, a student that has a teacher), {:.1f} in as many as both.": [
@@ -199,56 +199,56 @@ CLAIMS = {
         paper("Logit Adjust", 2),
     ],
     "three full runs (`plain/mfw`) end at {:.1f}, {:.1f} below table 1, with {:.1f} on few-shot classes.": [
-        *(ours("plain/mfw"), table_1("MFW") - ours("plain/mfw"), ours("plain/mfw", "joint", "few")),
+        *(ours("plain/mfw"), mfw_has("MFW") - ours("plain/mfw"), ours("plain/mfw", "joint", "few")),
     ],
     "ends at {:.1f}, {:.1f} below, with {:.1f} on few-shot classes and features no worse: "
     + LINEAR
     + " has {:.1f} on them, {:.1f} on the first's, {:.1f} on cross-entropy's (seed 0).": [
-        *(ours("plain/mfw_arithmetic"), table_1("MFW") - ours("plain/mfw_arithmetic")),
+        *(ours("plain/mfw_arithmetic"), mfw_has("MFW") - ours("plain/mfw_arithmetic")),
         ours("plain/mfw_arithmetic", "joint", "few"),
         *(ours(f"plain/{method}", "full") for method in ("mfw_arithmetic", "mfw", "ce")),
     ],
-    "**MFW's ERM on CIFAR-100-LT is {:.1f} points above ours": [table_1("ERM") - ours("plain/ce")],
-    "With a citation of Cui et al. (2019) it has {:.1f}; ours has {:.1f},": [table_1("ERM"), ours("plain/ce")],
+    "**MFW's ERM on CIFAR-100-LT is {:.1f} points above ours": [mfw_has("ERM") - ours("plain/ce")],
+    "With a citation of Cui et al. (2019) it has {:.1f}; ours has {:.1f},": [mfw_has("ERM"), ours("plain/ce")],
     "Beyond our own ERM it gains {:.1f} (arithmetic: {:.1f}, seed 0), where the paper's gains {:.1f}.": [
         ours("plain/mfw") - ours("plain/ce"),
         (each("plain/mfw_arithmetic") - each("plain/ce"))[0],
-        table_1("MFW") - table_1("ERM"),
+        mfw_has("MFW") - mfw_has("ERM"),
     ],
     "ERM ends at {:.1f} and MFW at {:.1f} (`plain_cosine`": [ours("plain_cosine/ce"), ours("plain_cosine/mfw")],
     "in the same recipe has {:.1f}, more than our MFW, and {:.1f} on few-shot classes.": [
         *(ours("plain/logit_adjust"), ours("plain/logit_adjust", "joint", "few")),
     ],
     "it ends at {:.1f} on CIFAR-100-LT and {:.1f} on CIFAR-10-LT (table 1: {:.1f} and {:.1f}), and ERM at {:.1f} on the latter ({:.1f}).": [
-        *(*LDAM, table_1("LDAM-DRW"), table_1("LDAM-DRW", "cifar10")),
-        *(ours("plain/ce", data="cifar10-lt"), table_1("ERM", "cifar10")),
+        *(*LDAM, mfw_has("LDAM-DRW"), mfw_has("LDAM-DRW", "cifar10")),
+        *(ours("plain/ce", data="cifar10-lt"), mfw_has("ERM", "cifar10")),
     ],
     "MFW ends there at {:.1f}, {:.1f} below the paper, with DRW at {:.1f}, {:.1f} below, and at {:.1f} on CIFAR-100-LT, {:.1f} below.": [
-        *(ours("plain/mfw", data="cifar10-lt"), table_1("MFW", "cifar10") - ours("plain/mfw", data="cifar10-lt")),
+        *(ours("plain/mfw", data="cifar10-lt"), mfw_has("MFW", "cifar10") - ours("plain/mfw", data="cifar10-lt")),
         *(
             ours("plain/mfw_drw", data="cifar10-lt"),
-            table_1("MFW w/ DRW", "cifar10") - ours("plain/mfw_drw", data="cifar10-lt"),
+            mfw_has("MFW w/ DRW", "cifar10") - ours("plain/mfw_drw", data="cifar10-lt"),
         ),
-        *(ours("plain/mfw_drw"), table_1("MFW w/ DRW") - ours("plain/mfw_drw")),
+        *(ours("plain/mfw_drw"), mfw_has("MFW w/ DRW") - ours("plain/mfw_drw")),
     ],
     "images, from {:.1f} to {:.1f}, with DRW to {:.1f}, but the others fall from {:.1f} to {:.1f} and {:.1f}.": [
         ours(f"plain/{method}", "joint", column, data="cifar10-lt") for column in ("medium", "many") for method in ("ce", "mfw", "mfw_drw")
     ],
     "{:.1f} points over ERM, as in table 1, none of these has.": [
-        table_1("MFW", "cifar10") - table_1("ERM", "cifar10"),
+        mfw_has("MFW", "cifar10") - mfw_has("ERM", "cifar10"),
     ],
-    "MFW ends at {:.1f} with α = 0.5 and {:.1f} with 0.2, where it has": [
-        ours(f"plain_60/mfw_alpha_{alpha}", data="cifar10-lt") for alpha in ("0-5", "0-2")
+    "MFW ends at {:.1f} with α = 0.5 and {:.1f} with 0.2, ERM at {:.1f}, and MFW with α = 2": [
+        ours(f"plain_60/{method}", data="cifar10-lt") for method in ("mfw_alpha_0-5", "mfw_alpha_0-2", "ce")
     ],
     "has {:.1f} behind nearest means and {:.1f} behind logits shifted by a τ chosen on validation images, as much as MFW with DRW in the "
     "paper ({:.1f}).": [
         *(ours("plain/ce", head, data="cifar10-lt") for head in ("ncm", "la_val")),
-        table_1("MFW w/ DRW", "cifar10"),
+        mfw_has("MFW w/ DRW", "cifar10"),
     ],
     "it ends at {:.1f} after 60 epochs, ERM at {:.1f} (`cifar10-step-100/plain_60`, one network each, α = 2; table 1, after 200: {:.1f} "
     "and {:.1f}), and at {:.1f} on the small classes, ERM at {:.1f}.": [
         *(ours(cell, data="cifar10-step") for cell in SIXTY),
-        *(table_1(method, "cifar10", "step") for method in ("MFW", "ERM")),
+        *(mfw_has(method, "cifar10", "step") for method in ("MFW", "ERM")),
         *(ours(cell, "joint", "medium", data="cifar10-step") for cell in SIXTY),
     ],
     "cRT has {:.1f} (on ERM's {:.1f}), LWS {:.1f} ({:.1f}), AFG {:.1f} ({:.1f}), and stage one's classifier with adjusted logits {:.1f} "

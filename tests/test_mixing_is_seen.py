@@ -1,7 +1,6 @@
 """README's table of what MFW's networks make of a mixed image: each number computed anew from the stored networks."""
 
 import os
-import re
 
 import numpy as np
 import pytest
@@ -9,12 +8,10 @@ import torch
 
 from pipeline import stored
 from tests.conftest import ROOT
-from tests.stored_networks import images_of, network_of, pixels
+from tests.stored_networks import computed, images_of, network_of, pixels, said_of_networks
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHARES = (0.0, 0.05, 0.1)  # of a training image in each test image: the table's columns
-ROWS = re.findall(r"^ *\| `(cifar\d+-\w+-100/[^`]+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", README, re.MULTILINE)
-COMPUTED = ROWS if os.environ.get("TAILCACHE_EVERY_BACKBONE") else [row for row in ROWS if row[0].endswith("plain/mfw")]  # 40 s each
+ROWS = said_of_networks(columns=len(SHARES))
 
 
 def test_the_table_is_found():
@@ -24,13 +21,13 @@ def test_the_table_is_found():
 
 @pytest.mark.slow
 @pytest.mark.skipif("TAILCACHE_CIFAR" not in os.environ, reason="needs the real CIFAR: set TAILCACHE_CIFAR")
-@pytest.mark.parametrize("row", COMPUTED, ids=lambda row: row[0])
+@pytest.mark.parametrize("row", computed(ROWS), ids=lambda row: row[0])
 def test_shares_classified_into_the_smaller_half_of_the_classes(row, monkeypatch):
     """Test images whose maps behind stage 1 are mixed with those of training images drawn at random, irrespective of both their classes;
     in plain torch, over all test images.
     """
     monkeypatch.chdir(ROOT)
-    cell, *said = row
+    cell, said = row
     raw, training = images_of(cell)
     partners = np.random.default_rng(0).choice(training, len(raw.test.labels))
 

@@ -8,11 +8,11 @@ import pytest
 
 from pipeline import cell, cells, ledger, stored
 from tests.conftest import ROOT
-from tests.stored_networks import data_set, network_of, pixels
+from tests.stored_networks import EVERY, data_set, features_of, network_of
 
 FILES = sorted((ROOT / stored.FOLDER).rglob("*.safetensors"))
 QUICK = {file.parents[1]: file for file in FILES if file.stem == "seed-0" and file.stat().st_size < 2**22}  # the last of each recipe
-JUDGED = FILES if os.environ.get("TAILCACHE_EVERY_BACKBONE") else list(QUICK.values())  # a pass takes 15 s, of a wide one minutes
+JUDGED = FILES if EVERY else list(QUICK.values())  # a pass takes 15 s, of a wide one minutes
 
 
 def name_of(file):
@@ -47,15 +47,10 @@ def test_readme_counts_them():
 @pytest.mark.parametrize("found", JUDGED, indirect=True, ids=name_of)
 def test_it_is_as_good_as_its_row_says(found):
     """By torch's own loop over the test images, in float32."""
-    import torch
-
     file, tree, row = found
     raw = data_set(tree["data"]["name"])
     labels, classes = raw.test.labels, len(raw.names)
     network = network_of(file, raw)
-    said = []
-    with torch.no_grad():
-        for block in np.array_split(np.arange(len(labels)), 40):
-            said.append(network.classifier(network.features(pixels(raw, raw.test, block))).argmax(1))
-    right = np.concatenate(said) == labels
+    scores = network.classifier(features_of(network, raw, raw.test, np.arange(len(labels))))
+    right = scores.argmax(1).numpy() == labels
     assert 100 * np.mean([right[labels == k].mean() for k in range(classes)]) == pytest.approx(float(row["all"]), abs=0.1)
